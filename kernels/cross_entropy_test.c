@@ -1,0 +1,153 @@
+/* cross_entropy_test.c: losses and their gradient in place against a plain double reference, and the sum of losses. */
+#include "op_test.h"
+
+static const double LOSS_SCALE = 0.125;
+
+static void reference_losses(int N, int V, int Vp, double *losses, const double *logits, const double *targets) {
+    for (int row = 0; row < N; row++) {
+        const double *x = logits + row * Vp;
+        double maximum = x[0], sum = 0;
+        for (int v = 0; v < V; v++) maximum = x[v] > maximum ? x[v] : maximum;
+        for (int v = 0; v < V; v++) sum += exp(x[v] - maximum);
+        losses[row] = targets[row] < 0 ? 0 : log(sum) + maximum - x[(int)targets[row]];
+    }
+}
+
+static void reference_gradient(int N, int V, int Vp, double *gradient, const double *logits, const double *targets) {
+    for (int row = 0; row < N; row++) {
+        const double *x = logits + row * Vp;
+        double maximum = x[0], sum = 0;
+        for (int v = 0; v < V; v++) maximum = x[v] > maximum ? x[v] : maximum;
+        for (int v = 0; v < V; v++) sum += exp(x[v] - maximum);
+        for (int v = 0; v < Vp; v++)
+            gradient[row * Vp + v] = targets[row] < 0 || v >= V ? 0 : (exp(x[v] - maximum) / sum - (v == targets[row])) * LOSS_SCALE;
+    }
+}
+
+/* Logits with NaN in the padding, which must not be looked at, and targets of which about a fourth are masked. */
+typedef struct {
+    int N, V, Vp;
+    double *logits, *targets;
+    Tensor d_logits, d_targets, d_losses;
+    StepState *state;
+} Case;
+
+static Case make_case(const Backend *b, DType dtype, int N, int V, int Vp, double scale) {
+    Case c = {.N = N, .V = V, .Vp = Vp, .state = b->alloc(sizeof(StepState))};
+    c.logits = random_values(N * Vp, scale, dtype);
+    c.targets = malloc((size_t)N * sizeof *c.targets);
+    StepState state = {.loss_scale = (float)LOSS_SCALE};
+    b->upload(c.state, &state, sizeof state, NULL);
+    for (int row = 0; row < N; row++) {
+        c.targets[row] = row % 4 == 1 ? -1 : test_below(V);
+        for (int v = V; v < Vp; v++) c.logits[row * Vp + v] = NAN;
+    }
+    c.targets[0] = V - 1;
+    c.d_logits = test_tensor(b, dtype, c.logits, 2, N, Vp, 0, 0);
+    c.d_targets = test_tensor(b, I32, c.targets, 1, N, 0, 0, 0);
+    c.d_losses = test_tensor(b, F32, NULL, 1, N, 0, 0, 0);
+    return c;
+}
+
+static void free_case(const Backend *b, Case c) {
+    test_free(b, c.d_logits); test_free(b, c.d_targets); test_free(b, c.d_losses); b->release(c.state);
+    free(c.logits); free(c.targets);
+}
+
+static void check_shape(const Backend *b, DType dtype, int N, int V, int Vp, double scale) {
+    Case c = make_case(b, dtype, N, V, Vp, scale);
+    double *losses = malloc((size_t)N * sizeof *losses), *gradient = malloc((size_t)(N * Vp) * sizeof *gradient);
+    reference_losses(N, V, Vp, losses, c.logits, c.targets);
+    reference_gradient(N, V, Vp, gradient, c.logits, c.targets);
+    b->op.cross_entropy(c.d_losses, c.d_logits, c.d_targets, V, 0, NULL, NULL);
+    expect_close("cross_entropy losses, forward only", b, c.d_losses, losses, 1);
+    double *kept = test_values(b, c.d_logits);
+    for (int i = 0; i < N * Vp; i++) assert_true(kept[i] == c.logits[i] || i % Vp >= V);
+    b->op.cross_entropy(c.d_losses, c.d_logits, c.d_targets, V, 1, c.state, NULL);
+    expect_close("cross_entropy losses", b, c.d_losses, losses, 1);
+    expect_close("cross_entropy gradient", b, c.d_logits, gradient, 1);
+    free(losses); free(gradient); free(kept);
+    free_case(b, c);
+}
+
+static void check_shapes(const Backend *b, DType dtype) {
+    check_shape(b, dtype, 1, 1, 128, 1);
+    check_shape(b, dtype, 9, 65, 128, 1);
+    check_shape(b, dtype, 5, 128, 128, 3);
+    check_shape(b, dtype, 6, 3000, 3072, 2);
+}
+
+/* Logits of +-10,000: exp overflows unless the maximum is taken off first. */
+static void check_big_values(const Backend *b, DType dtype) { check_shape(b, dtype, 8, 65, 128, 1e4); }
+
+static void check_not_finite(const Backend *b, DType dtype) {
+    enum { N = 6, V = 2049, Vp = 2176 };
+    for (int kind = 0; kind < 2; kind++) {
+        Case c = make_case(b, dtype, N, V, Vp, 1);
+        double bad = kind ? INFINITY : NAN;
+        c.logits[0 * Vp + 0] = c.logits[1 * Vp + 5] = c.logits[2 * Vp + 1500] = c.logits[3 * Vp + V - 1] = bad;   /* row 1 is masked */
+        for (int v = 0; v < V; v++) c.logits[4 * Vp + v] = NAN;
+        test_free(b, c.d_logits);
+        c.d_logits = test_tensor(b, dtype, c.logits, 2, N, Vp, 0, 0);
+        b->op.cross_entropy(c.d_losses, c.d_logits, c.d_targets, V, 1, c.state, NULL);
+        double *losses = test_values(b, c.d_losses);
+        assert_true(isnan(losses[0]) && isnan(losses[2]) && isnan(losses[3]) && isnan(losses[4]));
+        assert_true(losses[1] == 0 && losses[5] == 0);   /* both masked */
+        free(losses);
+        free_case(b, c);
+    }
+}
+
+typedef struct { Case c; double *logits; } Point;
+static void losses_at(double *out, void *context) {
+    Point *p = context;
+    reference_losses(p->c.N, p->c.V, p->c.Vp, out, p->logits, p->c.targets);
+}
+
+static void check_finite_difference(const Backend *b, DType dtype) {
+    enum { N = 3, V = 10, Vp = 16 };
+    Case c = make_case(b, dtype, N, V, Vp, 2);
+    Point p = {c, c.logits};
+    double dout[N] = {LOSS_SCALE, LOSS_SCALE, LOSS_SCALE};
+    for (int row = 0; row < N; row++)
+        for (int v = V; v < Vp; v++) c.logits[row * Vp + v] = 0;
+    double *gradient = finite_difference(losses_at, &p, c.logits, N * Vp, dout, N);
+    b->op.cross_entropy(c.d_losses, c.d_logits, c.d_targets, V, 1, c.state, NULL);
+    expect_close("cross_entropy gradient by finite differences", b, c.d_logits, gradient, 1);
+    free(gradient);
+    free_case(b, c);
+}
+
+/* 100,000 losses added one by one in fp32 would be off by more than 1e-5; the sum is rounded once. */
+static void check_loss_sum(const Backend *b, DType dtype) {
+    enum { N = 100001 };
+    (void)dtype;
+    double *losses = malloc(N * sizeof *losses), total = 0;
+    for (int i = 0; i < N; i++) total += losses[i] = rounded(3 + test_uniform(), F32);
+    Tensor d_losses = test_tensor(b, F32, losses, 1, N, 0, 0, 0), sum = test_tensor(b, F32, NULL, 1, 1, 0, 0, 0);
+    for (int k = 1; k <= 2; k++) {
+        b->op.loss_sum(sum, d_losses, k > 1, NULL);
+        double *got = test_values(b, sum);
+        assert_true(fabs(*got - k * total) <= k * total * 0x1p-23);
+        free(got);
+    }
+    test_free(b, d_losses); test_free(b, sum);
+    free(losses);
+}
+
+static void losses_and_gradient(void **state) { (void)state; on_every_backend(check_shapes); }
+static void big_values(void **state) { (void)state; on_every_backend(check_big_values); }
+static void nan_and_infinity_make_the_loss_nan(void **state) { (void)state; on_every_backend(check_not_finite); }
+static void gradient_is_the_derivative(void **state) { (void)state; on_every_backend(check_finite_difference); }
+static void loss_sum(void **state) { (void)state; on_every_backend(check_loss_sum); }
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(losses_and_gradient),
+        cmocka_unit_test(big_values),
+        cmocka_unit_test(nan_and_infinity_make_the_loss_nan),
+        cmocka_unit_test(gradient_is_the_derivative),
+        cmocka_unit_test(loss_sum),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
