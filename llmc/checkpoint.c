@@ -1,0 +1,427 @@
+/* checkpoint.c: checkpoints written whole, found, verified and read. */
+#include "checkpoint.h"
+
+#include "error.h"
+#include "tokenizer.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const char format_name[] = "train_gpt checkpoint";
+static const char checksum_member[] = "  \"checksum\": ";
+static const char temporary_prefix[] = ".writing-", step_prefix[] = "step_";
+
+/* ---- writing ---------------------------------------------------------------------------------------------------------------- */
+
+static bool write_text(const char *directory, const char *name, const char *text, size_t length, char error[ERROR_SIZE]) {
+    char *path = path_join(directory, name);
+    FileWriter *file = file_create(path);
+    uint32_t crc;
+    file_write(file, text, length);
+    free(path);
+    return file_close(file, &crc, error);
+}
+
+/* A stream into memory: after fflush or fclose its text is text[length]. */
+static FILE *memory_stream(char **text, size_t *length) {
+    FILE *stream = open_memstream(text, length);
+    if (!stream) die("out of memory");
+    return stream;
+}
+
+static bool write_config(const char *directory, const Config *config, char error[ERROR_SIZE]) {
+    char *text = NULL;
+    size_t length = 0;
+    FILE *f = memory_stream(&text, &length);
+    config_write_json(f, config);
+    fclose(f);
+    bool ok = write_text(directory, "config.json", text, length, error);
+    free(text);
+    return ok;
+}
+
+/* Options that belong to one invocation, not to the run. */
+static bool belongs_to_run(const char *name) {
+    static const char *const invocation[] = {"out", "resume", "config", "plan", "profile", "eval_only", "check_numerics", "max_time", "device"};
+    for (size_t i = 0; i < sizeof invocation / sizeof *invocation; i++)
+        if (strcmp(name, invocation[i]) == 0) return false;
+    return true;
+}
+
+static void write_options(FILE *f, const Options *options) {
+    const char *separator = "\n";
+    for (int i = 0; i < train_options.count; i++) {
+        const OptionRow *row = &train_options.rows[i];
+        if (row->kind == OPTION_SECTION || !belongs_to_run(row->name)) continue;
+        char *text = options_format(row, options);
+        fprintf(f, "%s    \"%s\": ", separator, row->name);
+        json_write_string(f, text);
+        free(text);
+        separator = ",\n";
+    }
+}
+
+/* name, checksum and size of every file that lies in the directory already */
+static bool write_file_list(FILE *f, const char *directory, char error[ERROR_SIZE]) {
+    DIR *d = opendir(directory);
+    const char *separator = "\n";
+    bool ok = d || file_error(error, "cannot read the directory '%s': %s", directory, strerror(errno));
+    for (struct dirent *entry; ok && (entry = readdir(d));) {
+        uint32_t crc;
+        uint64_t size;
+        if (entry->d_name[0] == '.') continue;
+        char *path = path_join(directory, entry->d_name);
+        ok = file_crc32(path, &crc, &size, error);
+        free(path);
+        if (!ok) break;
+        fprintf(f, "%s    ", separator);
+        json_write_string(f, entry->d_name);
+        fprintf(f, ": {\"crc32\": %" PRIu32 ", \"size\": %" PRIu64 "}", crc, size);
+        separator = ",\n";
+    }
+    if (d) closedir(d);
+    return ok;
+}
+
+/* state.json, written last. Its own last member is the CRC-32 of all the text before that number. */
+static bool write_state(const char *directory, const Model *m, const RunState *state, const Options *options, char error[ERROR_SIZE]) {
+    char *text = NULL;
+    size_t length = 0;
+    FILE *f = memory_stream(&text, &length);
+    fprintf(f, "{\n  \"format\": \"%s\",\n  \"step\": %lld,\n  \"samples\": %lld,\n  \"updates\": %u,\n", format_name, (long long)state->step,
+            (long long)state->samples, (unsigned)model_updates(m));
+    fprintf(f, "  \"best_val_loss\": ");
+    json_write_number(f, state->best_val_loss);
+    fprintf(f, ",\n  \"elapsed_s\": ");
+    json_write_number(f, state->elapsed_s);
+    fprintf(f, ",\n  \"options\": {");
+    write_options(f, options);
+    fprintf(f, "\n  },\n  \"files\": {");
+    bool ok = write_file_list(f, directory, error);
+    fprintf(f, "\n  },\n%s", checksum_member);
+    fflush(f);
+    fprintf(f, "%" PRIu32 "\n}\n", crc32_update(0, text, length));
+    fclose(f);
+    ok = ok && write_text(directory, "state.json", text, length, error);
+    free(text);
+    return ok;
+}
+
+static bool write_contents(const char *directory, const Model *m, const RunState *state, const Options *options, const char *tokenizer_directory,
+                           char error[ERROR_SIZE]) {
+    char *weights = path_join(directory, "model.safetensors"), *optimizer = path_join(directory, "optimizer.safetensors");
+    uint32_t crc;
+    bool ok = write_config(directory, &m->config, error)
+           && model_write_weights(m, weights, &crc, error)
+           && model_write_optimizer(m, optimizer, &crc, error)
+           && (!tokenizer_directory || tokenizer_copy(tokenizer_directory, directory, error));
+    free(weights);
+    free(optimizer);
+    return ok && write_state(directory, m, state, options, error) && directory_sync(directory, error);
+}
+
+/* Puts the finished directory in its place. Where one of that name exists already the two change places in one step, if the file system can;
+   the old one then goes. */
+static bool move_into_place(const char *temporary, const char *final, char error[ERROR_SIZE]) {
+    enum { EXCHANGE = 2 };
+    if (path_exists(final)) {
+        bool exchanged = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, final, EXCHANGE) == 0;
+        if (!directory_remove(exchanged ? temporary : final, error)) return false;
+        if (exchanged) return true;
+    }
+    if (rename(temporary, final) == 0) return true;
+    snprintf(error, ERROR_SIZE, "cannot rename %.150s to %.150s: %s", temporary, final, strerror(errno));
+    return false;
+}
+
+static char *step_name(int64_t step) { return xprintf("%s%08lld", step_prefix, (long long)step); }
+
+/* Steps of the checkpoints in a run, newest first, in fresh memory. */
+static int descending(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+static int64_t *list_steps(const char *run, int *count) {
+    int64_t *steps = NULL;
+    DIR *d = opendir(run);
+    *count = 0;
+    for (struct dirent *entry; d && (entry = readdir(d));) {
+        if (strncmp(entry->d_name, step_prefix, sizeof step_prefix - 1) != 0) continue;
+        int64_t step = strtoll(entry->d_name + sizeof step_prefix - 1, NULL, 10);
+        char *name = step_name(step);
+        bool ours = step >= 0 && strcmp(entry->d_name, name) == 0;
+        free(name);
+        if (!ours) continue;
+        steps = (int64_t *)xrealloc(steps, (size_t)(*count + 1) * sizeof *steps);
+        steps[(*count)++] = step;
+    }
+    if (d) closedir(d);
+    if (*count) qsort(steps, (size_t)*count, sizeof *steps, descending);
+    return steps;
+}
+
+/* Removes all but the newest `keep` and the one that `best` points to. */
+static bool prune(const char *run, int64_t keep, char error[ERROR_SIZE]) {
+    char best[256] = "", *link = path_join(run, "best");
+    ssize_t n = readlink(link, best, sizeof best - 1);
+    best[n > 0 ? n : 0] = 0;
+    free(link);
+    int count;
+    int64_t *steps = list_steps(run, &count);
+    bool ok = true;
+    for (int i = (int)keep; i < count && ok; i++) {
+        char *name = step_name(steps[i]), *path = path_join(run, name);
+        if (strcmp(name, best) != 0) ok = directory_remove(path, error);
+        free(name);
+        free(path);
+    }
+    free(steps);
+    return ok;
+}
+
+bool checkpoint_save(const char *run, const Model *m, const RunState *state, const Options *options, const char *tokenizer_directory, bool best,
+                     char error[ERROR_SIZE]) {
+    char *name = step_name(state->step), *temporary_name = xprintf("%s%s", temporary_prefix, name);
+    char *temporary = path_join(run, temporary_name), *final = path_join(run, name);
+    char *best_link = path_join(run, "best"), *last_link = path_join(run, "last"), ignored[ERROR_SIZE];
+    bool ok = directory_remove(temporary, error) && directory_create(temporary, error)
+           && write_contents(temporary, m, state, options, tokenizer_directory, error)
+           && move_into_place(temporary, final, error) && directory_sync(run, error);
+    if (!ok) directory_remove(temporary, ignored);
+    ok = ok && symlink_replace(name, last_link, error) && (!best || symlink_replace(name, best_link, error)) && prune(run, options->keep, error);
+    free(name);
+    free(temporary_name);
+    free(temporary);
+    free(final);
+    free(best_link);
+    free(last_link);
+    return ok;
+}
+
+bool checkpoint_clean(const char *run, char error[ERROR_SIZE]) {
+    DIR *d = opendir(run);
+    bool ok = true;
+    for (struct dirent *entry; d && ok && (entry = readdir(d));) {
+        if (strncmp(entry->d_name, temporary_prefix, sizeof temporary_prefix - 1) != 0) continue;
+        char *path = path_join(run, entry->d_name);
+        ok = directory_remove(path, error);
+        free(path);
+    }
+    if (d) closedir(d);
+    return ok;
+}
+
+int64_t checkpoint_newest_step(const char *run) {
+    int count;
+    int64_t *steps = list_steps(run, &count), newest = count > 0 ? steps[0] : -1;
+    free(steps);
+    return newest;
+}
+
+bool checkpoint_run_exists(const char *run) {
+    char *log = path_join(run, "log.jsonl");
+    bool exists = checkpoint_newest_step(run) >= 0 || path_exists(log);
+    free(log);
+    return exists;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+
+static bool checksum_holds(const char *text) {
+    const char *last = NULL;
+    for (const char *at = text; (at = strstr(at, checksum_member)); at++) last = at;
+    if (!last) return false;
+    const char *number = last + sizeof checksum_member - 1;
+    char *expected = xprintf("%" PRIu32 "\n}\n", crc32_update(0, text, (size_t)(number - text)));
+    bool same = strcmp(number, expected) == 0;
+    free(expected);
+    return same;
+}
+
+/* checked: the text must end with its own checksum, as write_state makes it. */
+static Json *read_json(const char *directory, const char *name, bool checked, char error[ERROR_SIZE]) {
+    char *path = path_join(directory, name), cause[ERROR_SIZE];
+    size_t length;
+    char *text = file_read_text(path, 16 << 20, &length, error);
+    Json *json = NULL;
+    if (text && checked && !checksum_holds(text)) {
+        snprintf(error, ERROR_SIZE, "%.200s is damaged, or not that of a train_gpt checkpoint", path);
+    } else if (text) {
+        json = json_parse(text, length, cause, sizeof cause);
+        if (!json) snprintf(error, ERROR_SIZE, "%.200s: %.300s", path, cause);
+    }
+    free(text);
+    free(path);
+    return json;
+}
+
+static Json *read_state(const char *directory, char error[ERROR_SIZE]) {
+    Json *json = read_json(directory, "state.json", true, error);
+    if (!json) return NULL;
+    const char *format = json_get_string(json, "format");
+    const Json *files = json_get(json, "files"), *options = json_get(json, "options");
+    if (format && strcmp(format, format_name) == 0 && files && files->type == JSON_OBJECT && options && options->type == JSON_OBJECT) return json;
+    snprintf(error, ERROR_SIZE, "%.200s/state.json is not that of a train_gpt checkpoint", directory);
+    json_free(json);
+    return NULL;
+}
+
+static bool verify_file(const char *directory, const Json *file, char error[ERROR_SIZE]) {
+    int64_t crc, size;
+    uint32_t found_crc = 0;
+    uint64_t found_size = 0;
+    if (strchr(file->key, '/') || !json_get_integer(file, "crc32", &crc) || !json_get_integer(file, "size", &size)) {
+        snprintf(error, ERROR_SIZE, "%.200s/state.json describes file '%.60s' wrongly", directory, file->key);
+        return false;
+    }
+    char *path = path_join(directory, file->key);
+    bool ok = file_crc32(path, &found_crc, &found_size, error);
+    if (ok && (found_size != (uint64_t)size || found_crc != (uint32_t)crc)) {
+        snprintf(error, ERROR_SIZE, "%.200s is damaged: %llu bytes with checksum %08x, expected %lld with %08x", path, (unsigned long long)found_size,
+                 (unsigned)found_crc, (long long)size, (unsigned)crc);
+        ok = false;
+    }
+    free(path);
+    return ok;
+}
+
+static const char optimizer_file[] = "optimizer.safetensors";
+
+static bool verify_files(const char *directory, bool with_optimizer, char error[ERROR_SIZE]) {
+    static const char *const needed[] = {"config.json", "model.safetensors", optimizer_file};
+    Json *state = read_state(directory, error);
+    if (!state) return false;
+    const Json *files = json_get(state, "files");
+    bool ok = true;
+    for (size_t i = 0; i < 3 && ok; i++)
+        if (!json_get(files, needed[i])) {
+            snprintf(error, ERROR_SIZE, "%.200s/state.json lists no %s", directory, needed[i]);
+            ok = false;
+        }
+    for (size_t i = 0; i < files->count && ok; i++)
+        if (with_optimizer || strcmp(files->items[i].key, optimizer_file) != 0) ok = verify_file(directory, &files->items[i], error);
+    json_free(state);
+    return ok;
+}
+
+bool checkpoint_verify(const char *directory, char error[ERROR_SIZE]) { return verify_files(directory, true, error); }
+
+static bool step_is_whole(const char *run, int64_t step, char error[ERROR_SIZE]) {
+    char *name = step_name(step), *path = path_join(run, name);
+    bool whole = checkpoint_verify(path, error);
+    free(name);
+    free(path);
+    return whole;
+}
+
+/* A damaged checkpoint must not count as the newest one when older ones are pruned. */
+static void set_aside(const char *run, int64_t step) {
+    char *name = step_name(step), *path = path_join(run, name);
+    char *aside_name = xprintf("damaged_%s", name), *aside = path_join(run, aside_name);
+    char cause[ERROR_SIZE], ignored[ERROR_SIZE];
+    if (!checkpoint_verify(path, cause)) warn("checkpoint passed over and renamed %s: %s", aside_name, cause);
+    directory_remove(aside, ignored);
+    if (rename(path, aside) != 0) warn("cannot rename %s: %s", path, strerror(errno));
+    free(name);
+    free(path);
+    free(aside_name);
+    free(aside);
+}
+
+char *checkpoint_find(const char *run, const char *which, char error[ERROR_SIZE]) {
+    if (strcmp(which, "auto") != 0) {
+        char *directory = model_directory(which, error);
+        if (directory && checkpoint_verify(directory, error)) return directory;
+        free(directory);
+        return NULL;
+    }
+    int count, whole = 0;
+    char cause[ERROR_SIZE];
+    int64_t *steps = list_steps(run, &count);
+    snprintf(error, ERROR_SIZE, "there is no checkpoint in %.200s to resume from", run);
+    while (whole < count && !step_is_whole(run, steps[whole], cause)) {
+        if (whole == 0) snprintf(error, ERROR_SIZE, "there is no complete checkpoint in %.100s to resume from: %.350s", run, cause);
+        whole++;
+    }
+    for (int i = 0; i < whole && whole < count; i++) set_aside(run, steps[i]);
+    char *name = whole < count ? step_name(steps[whole]) : NULL, *found = name ? path_join(run, name) : NULL;
+    free(name);
+    free(steps);
+    return found;
+}
+
+bool checkpoint_read_options(const char *directory, Options *options, char error[ERROR_SIZE]) {
+    Json *state = read_state(directory, error);
+    if (!state) return false;
+    const Json *saved = json_get(state, "options");
+    bool ok = true;
+    for (size_t i = 0; i < saved->count && ok; i++) {
+        const Json *option = &saved->items[i];
+        if (!belongs_to_run(option->key)) continue;
+        ok = option->type == JSON_STRING && options_set(&train_options, options, option->key, option->string, FROM_CHECKPOINT, error);
+        if (option->type != JSON_STRING) snprintf(error, ERROR_SIZE, "%.200s/state.json: option '%.60s' is not a text", directory, option->key);
+    }
+    json_free(state);
+    return ok;
+}
+
+bool checkpoint_load(const char *directory, Model *m, RunState *run, char error[ERROR_SIZE]) {
+    Config config;
+    int64_t updates;
+    if (!model_directory_config(directory, &config, error) || !config_same(&config, &m->config, error)) return false;
+    Json *state = read_state(directory, error);
+    if (!state) return false;
+    bool ok = json_get_integer(state, "step", &run->step) && json_get_integer(state, "samples", &run->samples)
+           && json_get_integer(state, "updates", &updates) && json_get_number(state, "elapsed_s", &run->elapsed_s)
+           && run->step >= 0 && run->samples >= 0 && updates >= 0;
+    if (!json_get_number(state, "best_val_loss", &run->best_val_loss)) run->best_val_loss = INFINITY;
+    json_free(state);
+    if (!ok) {
+        snprintf(error, ERROR_SIZE, "%.200s/state.json lacks step, samples, updates or elapsed_s", directory);
+        return false;
+    }
+    char *weights = path_join(directory, "model.safetensors"), *optimizer = path_join(directory, "optimizer.safetensors");
+    ok = model_read_weights(m, weights, "", error) && model_read_optimizer(m, optimizer, error);
+    if (ok) model_set_updates(m, (uint32_t)updates);
+    free(weights);
+    free(optimizer);
+    return ok;
+}
+
+char *model_directory(const char *path, char error[ERROR_SIZE]) {
+    static const char *const candidates[] = {"", "best", "last"};
+    for (int i = 0; i < 3; i++) {
+        char *directory = i == 0 ? xstrdup(path) : path_join(path, candidates[i]), *config = path_join(directory, "config.json");
+        bool found = path_exists(config);
+        free(config);
+        if (found) return directory;
+        free(directory);
+    }
+    snprintf(error, ERROR_SIZE, path_is_directory(path) ? "%.200s holds no model: neither config.json nor a checkpoint" : "%.200s is not a directory", path);
+    return NULL;
+}
+
+bool model_directory_verify(const char *directory, char error[ERROR_SIZE]) {
+    char *state = path_join(directory, "state.json");
+    bool checkpoint = path_exists(state);
+    free(state);
+    return !checkpoint || verify_files(directory, false, error);
+}
+
+bool model_directory_config(const char *directory, Config *config, char error[ERROR_SIZE]) {
+    char cause[ERROR_SIZE];
+    Json *json = read_json(directory, "config.json", false, error);
+    if (!json) return false;
+    bool ok = config_read_json(config, json, cause);
+    if (!ok) snprintf(error, ERROR_SIZE, "%.200s: %.300s", directory, cause);
+    json_free(json);
+    return ok;
+}

@@ -1,0 +1,58 @@
+/* config.h: the architecture of a model: the one struct, its checks, its presets, and its JSON. */
+#ifndef LLMC_CONFIG_H
+#define LLMC_CONFIG_H
+
+#include "json.h"
+#include "kernels/ops.h"
+#include "options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { POS_LEARNED, POS_ROPE, POS_NONE } Position;
+
+typedef struct {
+    int64_t L, NH, NKV, HS, C, F;   /* layers, query heads, key/value heads, head size, channels, hidden width of the MLP */
+    int64_t V, Vp;                  /* vocabulary, and the same padded to a multiple of 128 */
+    int64_t maxT;                   /* rows of the position table; for RoPE and no position, the context it was trained at */
+    Position pos;
+    double rope_base;
+    RopeLayout rope_layout;
+    Activation activation;
+    bool bias, tie;
+    double norm_eps, dropout;
+} Config;
+
+/* Fills the options that the user left open from a preset ("gpt2-124M"). False if there is none of that name. */
+bool config_preset(Options *options, const char *name);
+/* Names of the presets, comma-separated, for messages. */
+const char *config_preset_names(void);
+/* Copies a model's architecture, and its context as seq_len, into the options that the user left open: continuing it needs no repeated
+   flags. */
+void config_to_options(const Config *config, Options *options);
+
+/* The architecture that the options describe, with derived sizes filled in; vocab_size must be known by now. False with the reason if
+   the sizes contradict each other. */
+bool config_from_options(Config *config, const Options *options, char error[ERROR_SIZE]);
+/* The checks of config_from_options, for a config from anywhere; sets Vp. */
+bool config_check(Config *config, char error[ERROR_SIZE]);
+/* False, with the first field that differs and both values, unless a and b are the same architecture (dropout and maxT of a model without
+   a position table aside). */
+bool config_same(const Config *a, const Config *b, char error[ERROR_SIZE]);
+
+/* config.json as Hugging Face has it for GPT-2; where GPT-2 lacks the feature, model_type is train_gpt and the fields of its relatives are used. */
+void config_write_json(FILE *file, const Config *config);
+/* Refuses, by name, features that the engine lacks. */
+bool config_read_json(Config *config, const Json *json, char error[ERROR_SIZE]);
+
+/* Floating-point operations to train on one token: 6N + 6 L (NH HS) T, where N counts the parameters used in matrix products. */
+double config_flops_per_token(const Config *config, int64_t T);
+int64_t config_matmul_parameters(const Config *config);
+
+static inline int64_t config_qkv_width(const Config *c) { return (c->NH + 2 * c->NKV) * c->HS; }
+
+#ifdef __cplusplus
+}
+#endif
+#endif

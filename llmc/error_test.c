@@ -1,0 +1,98 @@
+/* error_test.c: what a message looks like, and how the program leaves after it. */
+#include "error.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* AddressSanitizer, where it is built in, asks this: an allocation too large shall fail as it does without it. */
+const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
+
+/* Runs act() in a child, puts what it wrote on stderr into text, and returns its exit status. */
+static int run(void (*act)(void), char text[4096]) {
+    int ends[2], status;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        error_program_name("bin/prog");
+        act();
+        _exit(77);
+    }
+    close(ends[1]);
+    size_t used = 0;
+    ssize_t n;
+    while ((n = read(ends[0], text + used, 4095 - used)) > 0) used += n;
+    text[used] = 0;
+    close(ends[0]);
+    waitpid(child, &status, 0);
+    return WEXITSTATUS(status);
+}
+
+static void act_die(void) { die("found %d, expected %s", 3, "4"); }
+static void act_die_strange(void) { die("no file 'a\nb\033[31m\xC3\xA9'"); }
+static void act_warn(void) { warn("slow %s", "disk"); }
+static void act_check(void) { CHECK(1 + 1 == 2); CHECK(1 + 1 == 3); }
+static void act_memory(void) { xcalloc(1ul << 60, 1ul << 10); }
+static void leave_with_9(int status) { _exit(status + 8); }
+static void act_hook(void) { error_exit_hook(leave_with_9); die("x"); }
+static void do_nothing(int status) { (void)status; }
+static void act_hook_returns(void) { error_exit_hook(do_nothing); die("x"); }
+
+static void messages_and_statuses(void **state) {
+    (void)state;
+    char text[4096];
+    assert_int_equal(run(act_die, text), 1);
+    assert_string_equal(text, "prog: found 3, expected 4\n");
+    assert_int_equal(run(act_die_strange, text), 1);
+    assert_string_equal(text, "prog: no file 'a?b?[31m\xC3\xA9'\n");
+    assert_int_equal(run(act_warn, text), 77);
+    assert_string_equal(text, "prog: warning: slow disk\n");
+    assert_int_equal(run(act_check, text), 1);
+    assert_non_null(strstr(text, "prog: internal error: CHECK(1 + 1 == 3) failed at "));
+    assert_int_equal(run(act_memory, text), 1);
+    assert_non_null(strstr(text, "prog: out of memory: "));
+}
+
+static void the_hook_decides_how_to_leave(void **state) {
+    (void)state;
+    char text[4096];
+    assert_int_equal(run(act_hook, text), 9);
+    assert_string_equal(text, "prog: x\n");
+    assert_int_equal(run(act_hook_returns, text), 1);
+}
+
+static void memory_and_text(void **state) {
+    (void)state;
+    char *long_text = xprintf("%0*d", 5000, 7), *copy = xstrdup(long_text);
+    assert_int_equal(strlen(copy), 5000);
+    assert_true(copy[4999] == '7' && copy[0] == '0');
+    copy = xrealloc(copy, 6000);
+    assert_int_equal(strlen(copy), 5000);
+    int *zeros = xcalloc(10, sizeof *zeros);
+    for (int i = 0; i < 10; i++) assert_int_equal(zeros[i], 0);
+    void *none = xmalloc(0);
+    assert_non_null(none);
+    free(none);
+    free(zeros);
+    free(copy);
+    free(long_text);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(messages_and_statuses),
+        cmocka_unit_test(the_hook_decides_how_to_leave),
+        cmocka_unit_test(memory_and_text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,143 @@
+/* logger.c: log.jsonl and the progress lines. */
+#include "logger.h"
+
+#include "error.h"
+#include "json.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct Logger {
+    char *path;
+    FILE *file;
+    bool failed;
+};
+
+void format_duration(char text[32], double seconds) {
+    bool known = fabs(seconds) < 1e15;
+    long s = known ? (long)(seconds + 0.5) : 0;
+    if (!known) snprintf(text, 32, "?");
+    else if (s >= 3600) snprintf(text, 32, "%ldh%02ldm", s / 3600, s / 60 % 60);
+    else if (s >= 60) snprintf(text, 32, "%ldm%02lds", s / 60, s % 60);
+    else snprintf(text, 32, "%lds", s);
+}
+
+void format_bytes(char text[32], double bytes) {
+    if (bytes >= 1073741824.0) snprintf(text, 32, "%.2f GiB", bytes / 1073741824.0);
+    else snprintf(text, 32, "%.1f MiB", bytes / 1048576.0);
+}
+
+void format_count(char text[32], double count) {
+    if (!(fabs(count) < 1e21)) {   /* NaN and Inf too */
+        snprintf(text, 32, "%.3g", count);
+        return;
+    }
+    char digits[32];
+    int n = snprintf(digits, sizeof digits, "%.0f", count), out = 0;
+    for (int i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0 && digits[i - 1] != '-') text[out++] = ',';
+        text[out++] = digits[i];
+    }
+    text[out] = 0;
+}
+
+/* Length of the leading lines that are whole JSON objects of steps up to `step`. */
+static size_t kept_length(const char *text, size_t length, int64_t step) {
+    size_t kept = 0;
+    for (const char *newline; (newline = memchr(text + kept, '\n', length - kept));) {
+        size_t n = (size_t)(newline - (text + kept));
+        Json *line = json_parse(text + kept, n, NULL, 0);
+        int64_t of_step = -1;
+        bool whole = json_get_integer(line, "step", &of_step);
+        json_free(line);
+        if (!whole || of_step > step) break;
+        kept += n + 1;
+    }
+    return kept;
+}
+
+static bool drop_later_lines(const char *path, int64_t step, char error[ERROR_SIZE]) {
+    size_t length;
+    uint32_t crc;
+    if (!path_exists(path)) return true;
+    char *text = file_read_text(path, (size_t)1 << 31, &length, error);
+    if (!text) return false;
+    size_t kept = kept_length(text, length, step);
+    bool ok = true;
+    if (kept < length) {
+        FileWriter *file = file_create(path);
+        file_write(file, text, kept);
+        ok = file_close(file, &crc, error);
+    }
+    free(text);
+    return ok;
+}
+
+Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]) {
+    Logger *logger = (Logger *)xcalloc(1, sizeof *logger);
+    logger->path = path_join(run, "log.jsonl");
+    if (drop_later_lines(logger->path, step, error)) {
+        logger->file = fopen(logger->path, "a");
+        if (logger->file) return logger;
+        snprintf(error, ERROR_SIZE, "cannot write %.300s: %s", logger->path, strerror(errno));
+    }
+    logger_close(logger);
+    return NULL;
+}
+
+void logger_close(Logger *logger) {
+    if (!logger) return;
+    if (logger->file) fclose(logger->file);
+    free(logger->path);
+    free(logger);
+}
+
+static void number(FILE *f, const char *key, double value) {
+    fprintf(f, ", \"%s\": ", key);
+    json_write_number(f, value);
+}
+
+static double rounded_to(double value, double unit) { return round(value / unit) * unit; }
+
+static void write_line(FILE *f, const StepReport *r) {
+    fprintf(f, "{\"step\": %lld, \"tokens\": %lld", (long long)r->step, (long long)r->tokens);
+    number(f, "loss", r->loss);
+    number(f, "perplexity", exp(r->loss));
+    number(f, "lr", r->lr);
+    number(f, "grad_norm", r->grad_norm);
+    number(f, "tokens_per_s", rounded_to(r->tokens_per_s, 0.5));
+    number(f, "ms", rounded_to(r->ms, 0.125));
+    number(f, "elapsed_s", rounded_to(r->elapsed_s, 0.125));
+    if (r->evaluated) {
+        number(f, "train_loss", r->train_loss);
+        number(f, "val_loss", r->val_loss);
+        number(f, "val_perplexity", exp(r->val_loss));
+    }
+    fprintf(f, "}\n");
+}
+
+static void print_line(const StepReport *r) {
+    char speed[32], left[32];
+    format_count(speed, r->tokens_per_s);
+    format_duration(left, r->left_s);
+    printf("step %*lld/%lld | loss %.4f | ppl %8.2f | lr %.2e | norm %6.3f | %s tok/s | %s left\n",
+           (int)snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step, (long long)r->steps, r->loss, exp(r->loss), r->lr, r->grad_norm,
+           speed, left);
+    if (r->evaluated)
+        printf("  evaluation: train loss %.4f | val loss %.4f | val ppl %.2f%s\n", r->train_loss, r->val_loss, exp(r->val_loss),
+               r->best ? " | best so far, saved" : "");
+    fflush(stdout);
+}
+
+bool logger_report(Logger *logger, const StepReport *r, bool to_terminal, char error[ERROR_SIZE]) {
+    if (to_terminal) print_line(r);
+    if (logger->failed) return true;
+    write_line(logger->file, r);
+    if (fflush(logger->file) == 0) return true;
+    snprintf(error, ERROR_SIZE, "cannot write %.300s: %s", logger->path, strerror(errno));
+    logger->failed = true;
+    return false;
+}

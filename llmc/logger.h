@@ -1,0 +1,40 @@
+/* logger.h: what a run says of itself: log.jsonl, one JSON object a line, and the lines on the terminal. */
+#ifndef LLMC_LOGGER_H
+#define LLMC_LOGGER_H
+
+#include "files.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    int64_t step, steps, tokens;           /* optimizer steps done, planned; tokens of this step */
+    double loss, lr, grad_norm;
+    double ms;                             /* of this step */
+    double tokens_per_s;                   /* of this step */
+    double elapsed_s, left_s;              /* training time so far; what is left at the present pace */
+    bool evaluated;
+    double train_loss, val_loss;           /* if evaluated */
+    bool best;                             /* if evaluated: the lowest validation loss so far */
+} StepReport;
+
+typedef struct Logger Logger;
+
+/* Opens RUN/log.jsonl; lines of steps after `step` (a run resumed from an earlier checkpoint) and a half-written last line are dropped. */
+Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]);
+/* Appends the report to the log and, if to_terminal, prints it. False, once, when the log can't be written any more. */
+bool logger_report(Logger *logger, const StepReport *report, bool to_terminal, char error[ERROR_SIZE]);
+void logger_close(Logger *logger);
+
+/* "1h02m", "3m05s", "12s" */
+void format_duration(char text[32], double seconds);
+/* "12.3 MiB" */
+void format_bytes(char text[32], double bytes);
+/* "7,654" */
+void format_count(char text[32], double count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,508 @@
+/* model.c: the forward pass, the backward pass that mirrors it, and the update. Read it from embed() on; memory comes after. */
+#include "model.h"
+
+#include "error.h"
+#include "kernels/cpu.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- views ------------------------------------------------------------------------------------------------------------------ */
+
+/* t as a matrix of `columns` columns. */
+static Tensor matrix(Tensor t, int64_t columns) { return tensor(t.data, t.dtype, 2, tensor_numel(t) / columns, columns, 0, 0); }
+
+/* Rows first ... first+count-1 of t seen as a matrix of `columns` columns. */
+static Tensor rows_of(Tensor t, int64_t columns, int64_t first, int64_t count) {
+    char *data = (char *)t.data + (size_t)(first * columns) * dtype_size(t.dtype);
+    return tensor(data, t.dtype, 2, count, columns, 0, 0);
+}
+
+/* The masks of the model: three sites a layer, and the embedding's after the last layer's. */
+enum { DROP_ATTENTION, DROP_ATTENTION_BRANCH, DROP_MLP_BRANCH, DROPOUT_SITES };
+static Dropout dropout_at(const Model *m, int64_t layer, int site) {
+    Dropout drop = {m->training ? (float)m->config.dropout : 0.0f, (uint32_t)(layer * DROPOUT_SITES + site), m->device_state};
+    return drop;
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------------------------- */
+
+/* tokens(B,T) at positions t0.. -> the residual stream and its first norm */
+static void embed_forward(Model *m, int64_t t0) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    Activations *a = &m->a;
+    Dropout drop = dropout_at(m, c->L, 0);
+    Tensor wpe = m->p.wpe.data ? rows_of(m->p.wpe, c->C, t0, c->maxT - t0) : no_tensor();
+    op->embedding_forward(a->embedded, a->tokens, m->p.wte, wpe, m->stream);
+    if (drop.p > 0) op->dropout(a->embedded, a->embedded, drop, m->stream);
+    op->layernorm_forward(a->ln1[0], a->ln1_mean[0], a->ln1_rstd[0], a->embedded, m->p.ln1w[0], m->p.ln1b[0], (float)c->norm_eps, m->stream);
+}
+
+/* residual = x + dropout(branch), and the norm that reads it: the next layer's first, or the final one */
+static void add_and_next_norm(Model *m, int64_t l) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    Activations *a = &m->a;
+    Dropout drop = dropout_at(m, l, DROP_MLP_BRANCH);
+    if (l + 1 < c->L)
+        op->residual_layernorm_forward(a->out[l], a->ln1[l + 1], a->ln1_mean[l + 1], a->ln1_rstd[l + 1], a->mid[l], a->branch, m->p.ln1w[l + 1],
+                                       m->p.ln1b[l + 1], (float)c->norm_eps, drop, m->stream);
+    else
+        op->residual_layernorm_forward(a->out[l], a->lnf, a->lnf_mean, a->lnf_rstd, a->mid[l], a->branch, m->p.lnfw, m->p.lnfb,
+                                       (float)c->norm_eps, drop, m->stream);
+}
+
+static void block_forward(Model *m, int64_t l, int64_t t0) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    const ParameterTensors *p = &m->p;
+    Activations *a = &m->a;
+    Stream *s = m->stream;
+    int NH = (int)c->NH, NKV = (int)c->NKV;
+    Tensor x = l > 0 ? a->out[l - 1] : a->embedded;
+    Tensor qkv = matrix(a->qkv[l], config_qkv_width(c)), att = matrix(a->att[l], c->NH * c->HS);
+
+    if (c->pos == POS_ROPE) {
+        op->matmul_forward(qkv, no_tensor(), a->ln1[l], p->qkvw[l], no_tensor(), ACT_NONE, s);
+        op->rope_forward(a->qkv[l], p->qkvb[l], m->rotations, NH, NKV, c->rope_layout, (int)t0, s);
+    } else {
+        op->matmul_forward(qkv, no_tensor(), a->ln1[l], p->qkvw[l], p->qkvb[l], ACT_NONE, s);
+    }
+    if (m->spec.mode == MODEL_GENERATE)
+        op->attention_cached(a->att[l], a->k_cache[l], a->v_cache[l], a->qkv[l], NH, NKV, (int)t0, s);
+    else
+        op->attention_forward(a->att[l], a->lse[l], a->qkv[l], NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
+    op->matmul_forward(a->branch, no_tensor(), att, p->attprojw[l], p->attprojb[l], ACT_NONE, s);
+    op->residual_layernorm_forward(a->mid[l], a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], x, a->branch, p->ln2w[l], p->ln2b[l],
+                                   (float)c->norm_eps, dropout_at(m, l, DROP_ATTENTION_BRANCH), s);
+    op->matmul_forward(a->fc_act[l], a->fc[l], a->ln2[l], p->fcw[l], p->fcb[l], c->activation, s);
+    op->matmul_forward(a->branch, no_tensor(), a->fc_act[l], p->fcprojw[l], p->fcprojb[l], ACT_NONE, s);
+    add_and_next_norm(m, l);
+}
+
+static Tensor head_weight(const Model *m) { return m->p.head.data ? m->p.head : m->p.wte; }
+
+/* Logits and losses of B*T rows, a chunk at a time; in training also their way back: dnorm, and the gradient of the head's weight. */
+static void head(Model *m, bool first_micro) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    Activations *a = &m->a;
+    Tensor w = head_weight(m), dw = m->p.head.data ? m->d.head : m->d.wte;
+    int64_t N = tensor_numel(a->tokens), chunk = a->logits.shape[0];
+    for (int64_t row = 0; row < N; row += chunk) {
+        int64_t n = N - row < chunk ? N - row : chunk;
+        Tensor x = rows_of(a->lnf, c->C, row, n), logits = rows_of(a->logits, c->Vp, 0, n);
+        op->matmul_forward(logits, no_tensor(), x, w, no_tensor(), ACT_NONE, m->stream);
+        op->cross_entropy(rows_of(a->losses, 1, row, n), logits, rows_of(a->targets, 1, row, n), (int)c->V, m->training, m->device_state, m->stream);
+        if (!m->training) continue;
+        op->matmul_backward_input(rows_of(a->dnorm, c->C, row, n), logits, w, no_tensor(), ACT_NONE, m->stream);
+        op->matmul_backward_weight(dw, no_tensor(), logits, x, !first_micro || row > 0, m->stream);
+    }
+    op->loss_sum(a->loss_sum, a->losses, m->training && !first_micro, m->stream);
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------------------- */
+
+/* The gradient of a branch: the residual's, through the branch's dropout. */
+static Tensor branch_gradient(Model *m, int64_t l, int site) {
+    Dropout drop = dropout_at(m, l, site);
+    if (drop.p == 0) return m->a.dresidual;
+    m->backend->op.dropout(m->a.dbranch, m->a.dresidual, drop, m->stream);
+    return m->a.dbranch;
+}
+
+/* block_forward, last line first; dresidual holds the gradient of out[l] and leaves as that of the layer's input */
+static void block_backward(Model *m, int64_t l, int accumulate) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    const ParameterTensors *p = &m->p, *d = &m->d;
+    Activations *a = &m->a;
+    Stream *s = m->stream;
+    int NH = (int)c->NH, NKV = (int)c->NKV;
+    Tensor x = l > 0 ? a->out[l - 1] : a->embedded;
+    Tensor dqkv = matrix(a->dqkv, config_qkv_width(c)), datt = matrix(a->datt, c->NH * c->HS), att = matrix(a->att[l], c->NH * c->HS);
+
+    Tensor dbranch = branch_gradient(m, l, DROP_MLP_BRANCH);
+    op->matmul_backward_weight(d->fcprojw[l], d->fcprojb[l], dbranch, a->fc_act[l], accumulate, s);
+    op->matmul_backward_input(a->dfc, dbranch, p->fcprojw[l], a->fc[l], c->activation, s);
+    op->matmul_backward_weight(d->fcw[l], d->fcb[l], a->dfc, a->ln2[l], accumulate, s);
+    op->matmul_backward_input(a->dnorm, a->dfc, p->fcw[l], no_tensor(), ACT_NONE, s);
+    op->layernorm_backward(a->dresidual, d->ln2w[l], d->ln2b[l], a->dnorm, a->mid[l], p->ln2w[l], a->ln2_mean[l], a->ln2_rstd[l], 1, accumulate, s);
+
+    dbranch = branch_gradient(m, l, DROP_ATTENTION_BRANCH);
+    op->matmul_backward_weight(d->attprojw[l], d->attprojb[l], dbranch, att, accumulate, s);
+    op->matmul_backward_input(datt, dbranch, p->attprojw[l], no_tensor(), ACT_NONE, s);
+    op->attention_backward(a->dqkv, a->delta, a->datt, a->att[l], a->lse[l], a->qkv[l], NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
+    if (c->pos == POS_ROPE) op->rope_backward(a->dqkv, m->rotations, NH, NKV, c->rope_layout, s);
+    op->matmul_backward_weight(d->qkvw[l], d->qkvb[l], dqkv, a->ln1[l], accumulate, s);
+    op->matmul_backward_input(a->dnorm, dqkv, p->qkvw[l], no_tensor(), ACT_NONE, s);
+    op->layernorm_backward(a->dresidual, d->ln1w[l], d->ln1b[l], a->dnorm, x, p->ln1w[l], a->ln1_mean[l], a->ln1_rstd[l], 1, accumulate, s);
+}
+
+static void embed_backward(Model *m, int accumulate) {
+    const OpTable *op = &m->backend->op;
+    Activations *a = &m->a;
+    Dropout drop = dropout_at(m, m->config.L, 0);
+    bool tied = m->config.tie;   /* the head's gradient is in dwte already: add to it */
+    if (drop.p > 0) op->dropout(a->dresidual, a->dresidual, drop, m->stream);
+    op->embedding_backward(m->d.wte, m->d.wpe, a->dresidual, a->tokens, tied || accumulate, accumulate, m->stream);
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------------------ */
+
+static void upload_batch(Model *m, const int32_t *tokens, const int32_t *targets) {
+    m->backend->upload(m->a.tokens.data, tokens, tensor_bytes(m->a.tokens), m->stream);
+    m->backend->upload(m->a.targets.data, targets, tensor_bytes(m->a.targets), m->stream);
+}
+
+/* Only the fields that the host owns: the rest is written by global_norm. */
+static void upload_state(Model *m) { m->backend->upload(m->device_state, &m->state, offsetof(StepState, grad_norm), m->stream); }
+
+static StepState download_state(const Model *m) {
+    StepState state;
+    m->backend->download(&state, m->device_state, sizeof state, m->stream);
+    return state;
+}
+
+static void forward(Model *m, bool first_micro) {
+    embed_forward(m, 0);
+    for (int64_t l = 0; l < m->config.L; l++) block_forward(m, l, 0);
+    head(m, first_micro);
+}
+
+static void backward(Model *m, bool first_micro) {
+    Activations *a = &m->a;
+    int accumulate = !first_micro;
+    Tensor last = a->out[m->config.L - 1];
+    m->backend->op.layernorm_backward(a->dresidual, m->d.lnfw, m->d.lnfb, a->dnorm, last, m->p.lnfw, a->lnf_mean, a->lnf_rstd, 0, accumulate, m->stream);
+    for (int64_t l = m->config.L - 1; l >= 0; l--) block_backward(m, l, accumulate);
+    embed_backward(m, accumulate);
+}
+
+void model_begin_step(Model *m, int64_t step, double lr, double max_norm, int64_t valid_targets) {
+    m->state.step = (uint32_t)step;
+    m->state.lr = (float)lr;
+    m->state.max_norm = (float)max_norm;
+    m->state.loss_scale = valid_targets > 0 ? (float)(1.0 / (double)valid_targets) : 0.0f;
+}
+
+void model_micro_step(Model *m, const int32_t *tokens, const int32_t *targets, int64_t sample, int64_t micro) {
+    CHECK(m->spec.mode == MODEL_TRAIN);
+    m->state.sample = sample;
+    m->training = true;
+    upload_state(m);
+    upload_batch(m, tokens, targets);
+    forward(m, micro == 0);
+    backward(m, micro == 0);
+    m->training = false;
+}
+
+void model_update(Model *m) {
+    const OpTable *op = &m->backend->op;
+    op->global_norm(m->device_state, m->gradients, m->stream);
+    if (m->spec.optimizer == OPTIMIZER_SGD)
+        op->sgd(m->parameters, m->masters, m->gradients, m->segments, m->adamw.weight_decay, m->device_state, m->stream);
+    else
+        op->adamw(m->parameters, m->masters, m->m, m->v, m->gradients, m->segments, m->adamw, m->device_state, m->stream);
+}
+
+static double downloaded_loss_sum(const Model *m) {
+    float sum;
+    m->backend->download(&sum, m->a.loss_sum.data, sizeof sum, m->stream);
+    return sum;
+}
+double model_loss(const Model *m) { return downloaded_loss_sum(m) * m->state.loss_scale; }
+double model_grad_norm(const Model *m) { return download_state(m).grad_norm; }
+bool model_skipped(const Model *m) { return download_state(m).skip != 0; }
+uint32_t model_updates(const Model *m) { return download_state(m).updates; }
+
+void model_set_updates(Model *m, uint32_t updates) {
+    m->backend->upload(&m->device_state->updates, &updates, sizeof updates, m->stream);
+}
+
+double model_evaluate(Model *m, const int32_t *tokens, const int32_t *targets) {
+    upload_batch(m, tokens, targets);
+    forward(m, true);
+    return downloaded_loss_sum(m);
+}
+
+void model_copy_losses(const Model *m, float *losses) {
+    m->backend->download(losses, m->a.losses.data, tensor_bytes(m->a.losses), m->stream);
+}
+
+/* Host floats of n elements of a device tensor from `first` on. */
+static void download_floats(const Model *m, Tensor t, int64_t first, int64_t n, float *out) {
+    size_t size = dtype_size(t.dtype);
+    const char *from = (const char *)t.data + (size_t)first * size;
+    if (t.dtype == F32) {
+        m->backend->download(out, from, (size_t)n * size, m->stream);
+        return;
+    }
+    uint16_t *half = (uint16_t *)xmalloc((size_t)n * size);
+    m->backend->download(half, from, (size_t)n * size, m->stream);
+    bf16_to_floats(out, half, n);
+    free(half);
+}
+
+void model_copy_logits(Model *m, float *logits) {
+    const Config *c = &m->config;
+    int64_t N = tensor_numel(m->a.tokens), chunk = m->a.logits.shape[0];
+    for (int64_t row = 0; row < N; row += chunk) {
+        int64_t n = N - row < chunk ? N - row : chunk;
+        m->backend->op.matmul_forward(rows_of(m->a.logits, c->Vp, 0, n), no_tensor(), rows_of(m->a.lnf, c->C, row, n), head_weight(m), no_tensor(),
+                                      ACT_NONE, m->stream);
+        for (int64_t r = 0; r < n; r++) download_floats(m, m->a.logits, r * c->Vp, c->V, logits + (row + r) * c->V);
+    }
+}
+
+/* ---- memory ----------------------------------------------------------------------------------------------------------------- */
+
+const char *const arena_names[ARENAS] = {"parameters", "master weights", "gradients", "optimizer moments", "activations", "constants"};
+
+/* At most this many bytes of logits at once; a vocabulary of 50,257 then goes in chunks of rows. */
+enum { LOGITS_BYTES = 64 << 20 };
+
+static int64_t head_rows_of(const ModelSpec *spec) {
+    int64_t N = spec->mode == MODEL_GENERATE ? 1 : spec->B * spec->T;
+    int64_t most = LOGITS_BYTES / (spec->config.Vp * (int64_t)dtype_size(spec->dtype));
+    int64_t chunks = most > 0 ? (N + most - 1) / most : N;
+    return (N + chunks - 1) / chunks;
+}
+
+/* Hands out the activations for micro-batches of B x T, T at most spec->T. */
+static void bind_activations(Activations *a, const ModelSpec *spec, int64_t B, int64_t T, Arena *arena) {
+    const Config *c = &spec->config;
+    DType A = spec->dtype;
+    bool train = spec->mode == MODEL_TRAIN, generate = spec->mode == MODEL_GENERATE;
+    int64_t head_rows = head_rows_of(spec);
+#define ONCE(field, exists, dtype, ...) a->field = (exists) ? arena_take(arena, dtype, __VA_ARGS__) : no_tensor();
+#define LAYER(field, exists, dtype, ...)                                                                                            \
+    for (int64_t l = 0; l < c->L; l++)                                                                                              \
+        a->field[l] = !(exists) ? no_tensor() : l == 0 || train ? arena_take(arena, dtype, __VA_ARGS__) : a->field[0];
+#define CACHE(field, exists, dtype, ...)                                                                                            \
+    for (int64_t l = 0; l < c->L; l++) a->field[l] = (exists) ? arena_take(arena, dtype, __VA_ARGS__) : no_tensor();
+    ACTIVATION_LIST(ONCE, LAYER, CACHE)
+#undef ONCE
+#undef LAYER
+#undef CACHE
+}
+
+static void allocate_layers(Activations *a, int64_t L) {
+#define ONCE(...)
+#define LAYER(field, ...) a->field = (Tensor *)xcalloc((size_t)L, sizeof(Tensor));
+    ACTIVATION_LIST(ONCE, LAYER, LAYER)
+#undef ONCE
+#undef LAYER
+}
+
+static void free_layers(Activations *a) {
+#define ONCE(...)
+#define LAYER(field, ...) free(a->field);
+    ACTIVATION_LIST(ONCE, LAYER, LAYER)
+#undef ONCE
+#undef LAYER
+}
+
+/* Everything a model holds, taken from its arenas: run once to measure, once more to hand out. */
+static void bind_all(Model *m) {
+    const ModelSpec *spec = &m->spec;
+    const Config *c = &m->config;
+    int64_t n = m->table.elements;
+    bool train = spec->mode == MODEL_TRAIN, rope = c->pos == POS_ROPE, adam = train && spec->optimizer == OPTIMIZER_ADAMW;
+    for (int i = 0; i < ARENAS; i++) m->arenas[i].used = 0;
+    m->parameters = arena_take(&m->arenas[ARENA_PARAMETERS], spec->dtype, 1, n, 0, 0, 0);
+    m->masters = train && spec->dtype != F32 ? arena_take(&m->arenas[ARENA_MASTERS], F32, 1, n, 0, 0, 0)
+               : spec->dtype == F32 ? m->parameters : no_tensor();
+    m->gradients = train ? arena_take(&m->arenas[ARENA_GRADIENTS], F32, 1, n, 0, 0, 0) : no_tensor();
+    m->m = adam ? arena_take(&m->arenas[ARENA_MOMENTS], F32, 1, n, 0, 0, 0) : no_tensor();
+    m->v = adam ? arena_take(&m->arenas[ARENA_MOMENTS], F32, 1, n, 0, 0, 0) : no_tensor();
+    m->rotations = rope ? arena_take(&m->arenas[ARENA_CONSTANTS], F32, 3, spec->T, c->HS / 2, 2, 0) : no_tensor();
+    m->segments = arena_take(&m->arenas[ARENA_CONSTANTS], I64, 1, m->table.segment_count, 0, 0, 0);
+    m->device_state = (StepState *)arena_take(&m->arenas[ARENA_CONSTANTS], I32, 1, sizeof(StepState) / 4, 0, 0, 0).data;
+    bind_activations(&m->a, spec, spec->B, spec->T, &m->arenas[ARENA_ACTIVATIONS]);
+}
+
+static void measure(Model *m, const ModelSpec *spec) {
+    memset(m, 0, sizeof *m);
+    m->spec = *spec;
+    m->config = spec->config;
+    parameters_describe(&m->table, &m->config);
+    allocate_layers(&m->a, m->config.L);
+    bind_all(m);
+}
+
+MemoryPlan model_plan(const ModelSpec *spec) {
+    Model m;
+    MemoryPlan plan = {{0}, 0};
+    measure(&m, spec);
+    for (int i = 0; i < ARENAS; i++) {
+        plan.bytes[i] = m.arenas[i].used;
+        plan.total += m.arenas[i].used;
+    }
+    free_layers(&m.a);
+    parameters_release(&m.table);
+    return plan;
+}
+
+/* cos, sin of t * base^(-2i/HS), computed in double. */
+static void upload_rotations(Model *m) {
+    const Config *c = &m->config;
+    int64_t n = tensor_numel(m->rotations);
+    if (n == 0) return;
+    float *table = (float *)xmalloc((size_t)n * sizeof *table);
+    for (int64_t t = 0; t < m->spec.T; t++)
+        for (int64_t i = 0; i < c->HS / 2; i++) {
+            double angle = (double)t * pow(c->rope_base, -2.0 * (double)i / (double)c->HS);
+            table[(t * (c->HS / 2) + i) * 2] = (float)cos(angle);
+            table[(t * (c->HS / 2) + i) * 2 + 1] = (float)sin(angle);
+        }
+    m->backend->upload(m->rotations.data, table, tensor_bytes(m->rotations), m->stream);
+    m->backend->synchronize(m->stream);
+    free(table);
+}
+
+void model_create(Model *m, const ModelSpec *spec, const Backend *backend) {
+    measure(m, spec);
+    m->backend = backend;
+    for (int i = 0; i < ARENAS; i++)
+        if (m->arenas[i].used) m->arenas[i].base = (char *)backend->alloc(m->arenas[i].used);
+    bind_all(m);
+    parameters_bind(&m->p, &m->table, &m->config, m->parameters.data, spec->dtype);
+    parameters_bind(&m->d, &m->table, &m->config, m->gradients.data, F32);
+    upload_rotations(m);
+    backend->upload(m->segments.data, m->table.segments, tensor_bytes(m->segments), m->stream);
+}
+
+void model_free(Model *m) {
+    for (int i = 0; i < ARENAS; i++)
+        if (m->arenas[i].base) m->backend->release(m->arenas[i].base);
+    free_layers(&m->a);
+    parameters_unbind(&m->p);
+    parameters_unbind(&m->d);
+    parameters_release(&m->table);
+    memset(m, 0, sizeof *m);
+}
+
+/* ---- weights in and out ----------------------------------------------------------------------------------------------------- */
+
+/* The flat fp32 tensor in host memory: itself where the host may touch it, else a copy. Pair with host_done. */
+static float *host_floats(const Model *m, Tensor flat) {
+    if (flat.data && m->backend->host_memory) return (float *)flat.data;
+    float *copy = (float *)xcalloc((size_t)m->table.elements, sizeof *copy);
+    if (flat.data) m->backend->download(copy, flat.data, tensor_bytes(flat), m->stream);
+    return copy;
+}
+
+/* Ends host_floats; changed: the device shall have the new values. */
+static void host_done(const Model *m, Tensor flat, float *host, bool changed) {
+    if (host == flat.data) return;
+    if (changed && flat.data) {
+        m->backend->upload(flat.data, host, tensor_bytes(flat), m->stream);
+        m->backend->synchronize(m->stream);
+    }
+    free(host);
+}
+
+/* The bf16 copy of new fp32 weights. */
+static void round_weights(Model *m, const float *host) {
+    if (m->spec.dtype == F32) return;
+    int64_t n = m->table.elements;
+    uint16_t *half = (uint16_t *)xmalloc((size_t)n * sizeof *half);
+    bf16_of_floats(half, host, n);
+    m->backend->upload(m->parameters.data, half, tensor_bytes(m->parameters), m->stream);
+    m->backend->synchronize(m->stream);
+    free(half);
+}
+
+void model_init_weights(Model *m, int scheme, uint64_t seed) {
+    float *host = host_floats(m, m->masters);
+    m->state.seed = seed;
+    parameters_init(host, &m->table, &m->config, scheme, seed);
+    round_weights(m, host);
+    host_done(m, m->masters, host, true);
+}
+
+bool model_read_weights(Model *m, const char *path, const char *prefix, char error[ERROR_SIZE]) {
+    Safetensors st;
+    char cause[ERROR_SIZE];
+    if (!safetensors_open(&st, path, error)) return false;
+    float *host = host_floats(m, m->masters);
+    bool ok = parameters_read(&st, &m->table, prefix, host, cause);
+    if (ok) round_weights(m, host);
+    else snprintf(error, ERROR_SIZE, "%.200s: %.300s", path, cause);
+    host_done(m, m->masters, host, ok);
+    safetensors_close(&st);
+    return ok;
+}
+
+float *model_copy_flat(const Model *m, ArenaName which) {
+    Tensor flat = which == ARENA_GRADIENTS ? m->gradients : m->masters;
+    float *copy = (float *)xmalloc(tensor_bytes(flat));
+    m->backend->download(copy, flat.data, tensor_bytes(flat), m->stream);
+    return copy;
+}
+
+bool model_write_weights(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]) {
+    SafetensorsWriter *w = safetensors_create(path);
+    safetensors_declare_metadata(w, "format", "pt");
+    parameters_declare(w, &m->table, "");
+    safetensors_begin(w);
+    float *host = host_floats(m, m->masters);
+    parameters_write(w, &m->table, host);
+    host_done(m, m->masters, host, false);
+    return safetensors_finish(w, crc, error);
+}
+
+static const char first_moment[] = "exp_avg.", second_moment[] = "exp_avg_sq.";
+
+bool model_write_optimizer(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]) {
+    const Tensor moments[2] = {m->m, m->v};
+    const char *const prefixes[2] = {first_moment, second_moment};
+    SafetensorsWriter *w = safetensors_create(path);
+    for (int i = 0; i < 2; i++)
+        if (moments[i].data) parameters_declare(w, &m->table, prefixes[i]);
+    safetensors_begin(w);
+    for (int i = 0; i < 2; i++) {
+        if (!moments[i].data) continue;
+        float *host = host_floats(m, moments[i]);
+        parameters_write(w, &m->table, host);
+        host_done(m, moments[i], host, false);
+    }
+    return safetensors_finish(w, crc, error);
+}
+
+bool model_read_optimizer(Model *m, const char *path, char error[ERROR_SIZE]) {
+    const Tensor moments[2] = {m->m, m->v};
+    const char *const prefixes[2] = {first_moment, second_moment};
+    Safetensors st;
+    char cause[ERROR_SIZE];
+    bool ok = true;
+    if (!safetensors_open(&st, path, error)) return false;
+    for (int i = 0; i < 2 && ok; i++) {
+        if (!moments[i].data) continue;
+        float *host = host_floats(m, moments[i]);
+        ok = parameters_read(&st, &m->table, prefixes[i], host, cause);
+        if (!ok) snprintf(error, ERROR_SIZE, "%.200s: %.300s", path, cause);
+        host_done(m, moments[i], host, ok);
+    }
+    safetensors_close(&st);
+    return ok;
+}
+
+/* ---- generation ------------------------------------------------------------------------------------------------------------- */
+
+void model_generate(Model *m, const int32_t *tokens, int64_t n, int64_t t0, float *logits) {
+    const Config *c = &m->config;
+    CHECK(m->spec.mode == MODEL_GENERATE && n >= 1 && t0 >= 0 && t0 + n <= m->spec.T);
+    /* The same memory, laid out for a micro-batch of n positions. */
+    m->arenas[ARENA_ACTIVATIONS].used = 0;
+    bind_activations(&m->a, &m->spec, 1, n, &m->arenas[ARENA_ACTIVATIONS]);
+    m->backend->upload(m->a.tokens.data, tokens, (size_t)n * sizeof *tokens, m->stream);
+    embed_forward(m, t0);
+    for (int64_t l = 0; l < c->L; l++) block_forward(m, l, t0);
+    m->backend->op.matmul_forward(m->a.logits, no_tensor(), rows_of(m->a.lnf, c->C, n - 1, 1), head_weight(m), no_tensor(), ACT_NONE, m->stream);
+    download_floats(m, m->a.logits, 0, c->V, logits);
+}

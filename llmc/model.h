@@ -1,0 +1,139 @@
+/* model.h: the model: its memory, forward, backward and update, written once against the table of ops.
+
+   The life of one optimizer step:
+       model_begin_step(m, step, lr, max_norm, valid)      valid: targets >= 0 in the whole global batch
+       model_micro_step(m, tokens, targets, sample, i)     for each micro-batch i: forward, backward, gradients += (= for i 0)
+       model_update(m)                                     norm, clip, AdamW; skipped whole if the norm is not finite
+       model_loss(m), model_grad_norm(m), model_skipped(m) what happened */
+#ifndef LLMC_MODEL_H
+#define LLMC_MODEL_H
+
+#include "arena.h"
+#include "parameters.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { MODEL_TRAIN, MODEL_EVALUATE, MODEL_GENERATE } ModelMode;
+typedef enum { OPTIMIZER_ADAMW, OPTIMIZER_SGD } OptimizerKind;
+
+/* Everything that decides how much memory a model takes. */
+typedef struct {
+    Config config;
+    DType dtype;               /* of parameters and activations: F32 or BF16 */
+    ModelMode mode;
+    OptimizerKind optimizer;
+    int64_t B, T;              /* of a micro-batch; MODEL_GENERATE: B is 1, T the longest context */
+} ModelSpec;
+
+/* The activations, declared once: field, exists, dtype (A: the model's), rank, shape. LAYER tensors are kept for backward, one a layer; in
+   MODEL_EVALUATE and MODEL_GENERATE all layers share one. CACHE tensors are one a layer always; they come first, so that they stay where they
+   are when the rest is laid out again for another number of positions. */
+#define ACTIVATION_LIST(ONCE, LAYER, CACHE)                                                                                         \
+    CACHE(k_cache,    generate,  A,   4, B, spec->T, c->NKV, c->HS)                                                                 \
+    CACHE(v_cache,    generate,  A,   4, B, spec->T, c->NKV, c->HS)                                                                 \
+    ONCE (tokens,     true,      I32, 2, B, T, 0, 0)                                                                                \
+    ONCE (targets,    true,      I32, 2, B, T, 0, 0)                                                                                \
+    ONCE (embedded,   true,      A,   3, B, T, c->C, 0)                /* enters layer 0 */                                         \
+    LAYER(ln1,        true,      A,   3, B, T, c->C, 0)                                                                             \
+    LAYER(ln1_mean,   true,      F32, 2, B, T, 0, 0)                                                                                \
+    LAYER(ln1_rstd,   true,      F32, 2, B, T, 0, 0)                                                                                \
+    LAYER(qkv,        true,      A,   4, B, T, c->NH + 2 * c->NKV, c->HS)                                                           \
+    LAYER(att,        true,      A,   4, B, T, c->NH, c->HS)                                                                        \
+    LAYER(lse,        true,      F32, 3, B, c->NH, T, 0)                                                                            \
+    LAYER(mid,        true,      A,   3, B, T, c->C, 0)                /* residual after attention */                               \
+    LAYER(ln2,        true,      A,   3, B, T, c->C, 0)                                                                             \
+    LAYER(ln2_mean,   true,      F32, 2, B, T, 0, 0)                                                                                \
+    LAYER(ln2_rstd,   true,      F32, 2, B, T, 0, 0)                                                                                \
+    LAYER(fc,         train,     A,   3, B, T, c->F, 0)                /* before the activation */                                  \
+    LAYER(fc_act,     true,      A,   3, B, T, c->F, 0)                                                                             \
+    LAYER(out,        true,      A,   3, B, T, c->C, 0)                /* residual after the MLP */                                 \
+    ONCE (branch,     true,      A,   3, B, T, c->C, 0)                /* what attention or the MLP adds to the residual */         \
+    ONCE (lnf,        true,      A,   3, B, T, c->C, 0)                                                                             \
+    ONCE (lnf_mean,   true,      F32, 2, B, T, 0, 0)                                                                                \
+    ONCE (lnf_rstd,   true,      F32, 2, B, T, 0, 0)                                                                                \
+    ONCE (logits,     true,      A,   2, head_rows, c->Vp, 0, 0)       /* of one chunk of rows; then their gradient */              \
+    ONCE (losses,     true,      F32, 2, B, T, 0, 0)                                                                                \
+    ONCE (loss_sum,   true,      F32, 1, 1, 0, 0, 0)                                                                                \
+    ONCE (dresidual,  train,     A,   3, B, T, c->C, 0)                                                                             \
+    ONCE (dbranch,    train && c->dropout > 0, A, 3, B, T, c->C, 0)                                                                 \
+    ONCE (dnorm,      train,     A,   3, B, T, c->C, 0)                                                                             \
+    ONCE (dfc,        train,     A,   3, B, T, c->F, 0)                                                                             \
+    ONCE (dqkv,       train,     A,   4, B, T, c->NH + 2 * c->NKV, c->HS)                                                           \
+    ONCE (datt,       train,     A,   4, B, T, c->NH, c->HS)                                                                        \
+    ONCE (delta,      train,     F32, 3, B, c->NH, T, 0)
+
+typedef struct {
+#define ONCE(field, ...) Tensor field;
+#define LAYER(field, ...) Tensor *field;
+    ACTIVATION_LIST(ONCE, LAYER, LAYER)
+#undef ONCE
+#undef LAYER
+} Activations;
+
+typedef enum { ARENA_PARAMETERS, ARENA_MASTERS, ARENA_GRADIENTS, ARENA_MOMENTS, ARENA_ACTIVATIONS, ARENA_CONSTANTS, ARENAS } ArenaName;
+extern const char *const arena_names[ARENAS];
+
+typedef struct {
+    size_t bytes[ARENAS];
+    size_t total;
+} MemoryPlan;
+
+typedef struct {
+    ModelSpec spec;
+    Config config;                       /* spec.config */
+    const Backend *backend;
+    Stream *stream;
+    Arena arenas[ARENAS];
+    ParameterTable table;
+    ParameterTensors p, d;               /* parameters and their gradients */
+    Tensor parameters, masters, gradients, m, v, segments;   /* flat; masters are the parameters in fp32 */
+    Activations a;
+    Tensor rotations;                    /* (T,HS/2,2) cos, sin for RoPE */
+    StepState state, *device_state;      /* what the host sets for the next (micro-)step, and the device's copy */
+    AdamW adamw;
+    bool training;                       /* inside a training forward: dropout is on */
+} Model;
+
+/* Bytes per arena, without allocating anything. */
+MemoryPlan model_plan(const ModelSpec *spec);
+/* Allocates all memory. Weights and moments are zero; give them values with model_init_weights or model_read_weights. */
+void model_create(Model *m, const ModelSpec *spec, const Backend *backend);
+void model_free(Model *m);
+
+/* scheme 0 gpt2, 1 xavier, 2 kaiming. */
+void model_init_weights(Model *m, int scheme, uint64_t seed);
+/* Weights from a safetensors file, names prefixed by prefix. Refused whole, nothing changed in the file's place but memory. */
+bool model_read_weights(Model *m, const char *path, const char *prefix, char error[ERROR_SIZE]);
+/* A copy of the flat fp32 buffer: weights (ARENA_MASTERS) or gradients (ARENA_GRADIENTS). free() it. Laid out by m->table. */
+float *model_copy_flat(const Model *m, ArenaName which);
+
+/* model.safetensors and optimizer.safetensors of a checkpoint, with their checksums. */
+bool model_write_weights(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]);
+bool model_write_optimizer(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]);
+bool model_read_optimizer(Model *m, const char *path, char error[ERROR_SIZE]);
+uint32_t model_updates(const Model *m);
+void model_set_updates(Model *m, uint32_t updates);
+
+void model_begin_step(Model *m, int64_t step, double lr, double max_norm, int64_t valid_targets);
+/* tokens(B,T), targets(B,T) in host memory; sample is the number of their first row within the global batch; micro counts from 0. */
+void model_micro_step(Model *m, const int32_t *tokens, const int32_t *targets, int64_t sample, int64_t micro);
+void model_update(Model *m);
+double model_loss(const Model *m);
+double model_grad_norm(const Model *m);
+bool model_skipped(const Model *m);
+
+/* Sum of the losses of a batch, without dropout and gradients. */
+double model_evaluate(Model *m, const int32_t *tokens, const int32_t *targets);
+/* After model_evaluate: losses(B*T), and logits(B*T,V) computed again from the last norm, both in host memory. */
+void model_copy_losses(const Model *m, float *losses);
+void model_copy_logits(Model *m, float *logits);
+
+/* MODEL_GENERATE: feeds tokens[n] at positions t0 ... t0+n-1 (t0 + n <= T) into the cache; logits(V) of the last one to host memory. */
+void model_generate(Model *m, const int32_t *tokens, int64_t n, int64_t t0, float *logits);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,93 @@
+/* parameters.h: the parameters of a model, declared once. A row gives the field of the struct, when it exists, its shape in memory (rows,
+   columns; rows 0 for a vector), how it begins, whether weight decay applies, whether the file holds it transposed (Hugging Face's
+   GPT-2 stores its linear layers in x out), and its name in files. Order in memory: embeddings and head, then layer by layer, then the
+   final norm, so that a layer's gradients are one piece; in each of these, decayed tensors come first, so that the optimizer sees few
+   pieces. Every tensor begins at a multiple of 64 elements.
+
+     ONCE  one tensor                LAYER  one for each of the L layers, named transformer.h.N.<name>               */
+#ifndef LLMC_PARAMETERS_H
+#define LLMC_PARAMETERS_H
+
+#include "config.h"
+#include "safetensors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { INIT_ZERO, INIT_ONE, INIT_EMBEDDING, INIT_LINEAR, INIT_RESIDUAL } InitKind;
+
+/*        field      exists              rows      columns             init            decay  file transposed, name */
+#define PARAMETER_LIST(ONCE, LAYER)                                                                                                 \
+    ONCE (wte,       true,               c->Vp,    c->C,               INIT_EMBEDDING, 1, 0, "transformer.wte.weight")              \
+    ONCE (wpe,       c->pos == POS_LEARNED, c->maxT, c->C,             INIT_EMBEDDING, 1, 0, "transformer.wpe.weight")              \
+    ONCE (head,      !c->tie,            c->Vp,    c->C,               INIT_EMBEDDING, 1, 0, "lm_head.weight")                      \
+    LAYER(qkvw,      true,               config_qkv_width(c), c->C,    INIT_LINEAR,    1, 1, "attn.c_attn.weight")                  \
+    LAYER(attprojw,  true,               c->C,     c->NH * c->HS,      INIT_RESIDUAL,  1, 1, "attn.c_proj.weight")                  \
+    LAYER(fcw,       true,               c->F,     c->C,               INIT_LINEAR,    1, 1, "mlp.c_fc.weight")                     \
+    LAYER(fcprojw,   true,               c->C,     c->F,               INIT_RESIDUAL,  1, 1, "mlp.c_proj.weight")                   \
+    LAYER(ln1w,      true,               0,        c->C,               INIT_ONE,       0, 0, "ln_1.weight")                         \
+    LAYER(ln1b,      c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "ln_1.bias")                           \
+    LAYER(qkvb,      c->bias,            0,        config_qkv_width(c), INIT_ZERO,     0, 0, "attn.c_attn.bias")                    \
+    LAYER(attprojb,  c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "attn.c_proj.bias")                    \
+    LAYER(ln2w,      true,               0,        c->C,               INIT_ONE,       0, 0, "ln_2.weight")                         \
+    LAYER(ln2b,      c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "ln_2.bias")                           \
+    LAYER(fcb,       c->bias,            0,        c->F,               INIT_ZERO,      0, 0, "mlp.c_fc.bias")                       \
+    LAYER(fcprojb,   c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "mlp.c_proj.bias")                     \
+    ONCE (lnfw,      true,               0,        c->C,               INIT_ONE,       0, 0, "transformer.ln_f.weight")             \
+    ONCE (lnfb,      c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "transformer.ln_f.bias")
+
+/* The parameters (or their gradients) as tensors; p->qkvw[l] is layer l's. Absent ones have data NULL. */
+typedef struct {
+#define ONCE(field, ...) Tensor field;
+#define LAYER(field, ...) Tensor *field;
+    PARAMETER_LIST(ONCE, LAYER)
+#undef ONCE
+#undef LAYER
+} ParameterTensors;
+
+/* One tensor of the flat buffer. */
+typedef struct {
+    char *name;                   /* in files */
+    int64_t rows, columns;        /* in memory; rows 0: a vector of `columns` */
+    int64_t file_rows;            /* rows that files hold: V, where memory has Vp */
+    int64_t offset, count;        /* in elements, in the flat buffer */
+    bool decay, transposed;
+    InitKind init;
+} ParameterInfo;
+
+typedef struct {
+    ParameterInfo *info;
+    int count;
+    int64_t elements;             /* of the flat buffer, gaps included */
+    int64_t parameters;           /* of the model, as published: no padding */
+    int64_t *segments;            /* boundaries of decayed (even) and undecayed (odd) pieces */
+    int segment_count;            /* boundaries, one more than pieces */
+} ParameterTable;
+
+void parameters_describe(ParameterTable *table, const Config *config);
+void parameters_release(ParameterTable *table);
+/* Points every tensor into a flat buffer of that dtype; memory may be NULL to get shapes only. */
+void parameters_bind(ParameterTensors *tensors, const ParameterTable *table, const Config *config, void *memory, DType dtype);
+void parameters_unbind(ParameterTensors *tensors);
+
+/* Initial values into the flat fp32 buffer. gpt2: N(0, 0.02), residual projections N(0, 0.02/sqrt(2L)); xavier: uniform within
+   sqrt(6/(in+out)); kaiming: N(0, 2/in); embeddings are N(0, 0.02) under all three. The numbers depend on seed and tensor only. */
+void parameters_init(float *memory, const ParameterTable *table, const Config *config, int scheme, uint64_t seed);
+
+/* Between a tensor as memory has it (padded, out x in) and as files have it. */
+void parameter_to_file(const ParameterInfo *info, const float *memory, float *file);
+void parameter_from_file(const ParameterInfo *info, const float *file, float *memory);
+int64_t parameter_file_count(const ParameterInfo *info);
+void parameter_file_shape(const ParameterInfo *info, int *rank, int64_t shape[2]);
+
+/* Writes all tensors of the flat fp32 buffer under prefix + name; and reads them. Reading is refused, naming the tensor, if one is missing
+   or of another shape; names may lack "transformer." as older GPT-2 files do. For a learned table, a file with more rows than maxT is cropped. */
+void parameters_declare(SafetensorsWriter *w, const ParameterTable *table, const char *prefix);
+void parameters_write(SafetensorsWriter *w, const ParameterTable *table, const float *memory);
+bool parameters_read(const Safetensors *st, const ParameterTable *table, const char *prefix, float *memory, char error[ERROR_SIZE]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,79 @@
+/* schedule.c: learning-rate and batch-size schedules. */
+#include "schedule.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CONSTANT, LINEAR, COSINE, WSD, INVERSE_SQRT, SQRT_DECAY };   /* as the words of --schedule */
+
+/* From 0 at `from` to 1 at `to`, clamped. */
+static double progress(double t, double from, double to) {
+    if (t >= to) return 1;
+    return t <= from ? 0 : (t - from) / (to - from);
+}
+
+double schedule_lr(const Options *o, int64_t step) {
+    double t = (double)step, w = (double)o->warmup, steps = (double)o->steps, a = o->lr, b = o->min_lr;
+    double end = o->decay_steps ? (double)o->decay_steps : steps;
+    if (o->schedule == INVERSE_SQRT) {
+        double n = t + 1, warm = w > 0 ? n * pow(w, -1.5) : INFINITY;
+        return a / sqrt((double)o->n_embd) * fmin(1 / sqrt(n), warm);
+    }
+    if (o->schedule == SQRT_DECAY) return a / sqrt(t + 1);
+    if (t < w) return a * (t + (o->warmup_from ? 1 : 0)) / w;
+    switch (o->schedule) {
+    case LINEAR: return a + (b - a) * progress(t, w, end);
+    case COSINE: return t >= end ? b : b + 0.5 * (1 + cos(3.14159265358979323846 * progress(t, w, end))) * (a - b);
+    case WSD: {
+        double length = o->decay_steps ? (double)o->decay_steps : floor(steps / 5);
+        return a + (b - a) * progress(t, steps - length, steps);
+    }
+    default: return a;
+    }
+}
+
+/* The next "step:count" of *text. 1 read, 0 at the end, -1 not understood. */
+static int next_entry(const char **text, int64_t *step, int64_t *count) {
+    char *end;
+    if (**text == 0) return 0;
+    *step = strtoll(*text, &end, 10);
+    if (end == *text || *end != ':') return -1;
+    *text = end + 1;
+    *count = strtoll(*text, &end, 10);
+    if (end == *text || (*end != 0 && *end != ',')) return -1;
+    *text = end + (*end == ',');
+    return 1;
+}
+
+int64_t schedule_grad_accum(const Options *o, int64_t t) {
+    const char *text = o->batch_schedule;
+    int64_t step, count, current = o->grad_accum;
+    while (next_entry(&text, &step, &count) == 1)
+        if (step <= t) current = count;
+    return current;
+}
+
+int64_t schedule_most_grad_accum(const Options *o) {
+    const char *text = o->batch_schedule;
+    int64_t step, count, most = 0;
+    while (next_entry(&text, &step, &count) == 1)
+        if (count > most) most = count;
+    return most;
+}
+
+bool schedule_check(const Options *o, char error[ERROR_SIZE]) {
+    const char *text = o->batch_schedule;
+    int64_t step, count, previous = -1;
+    int found;
+    while ((found = next_entry(&text, &step, &count)) == 1) {
+        bool starts = previous >= 0 || step == 0;
+        if (!starts || step <= previous || count < 1 || count > 1048576) found = -1;
+        if (found < 0) break;
+        previous = step;
+    }
+    if (found == 0) return true;
+    snprintf(error, ERROR_SIZE, "--batch-schedule is '%.100s'; expected STEP:MICRO-BATCHES pairs with ascending steps from 0, as 0:1,200:4,400:8",
+             o->batch_schedule);
+    return false;
+}

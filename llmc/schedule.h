@@ -1,0 +1,30 @@
+/* schedule.h: what changes over a run by plan: learning rate and batch size. */
+#ifndef LLMC_SCHEDULE_H
+#define LLMC_SCHEDULE_H
+
+#include "options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The learning rate of optimizer step t, from 0. With w = warmup, e = decay_steps (or steps), a = lr, b = min_lr:
+     constant      t < w: a t/w (or a (t+1)/w); then a
+     linear        then from a at w to b at e, straight; then b
+     cosine        then b + 1/2 (1 + cos(pi (t-w)/(e-w))) (a-b); after e: b
+     wsd           then a; over the last decay_steps (or a fifth) of steps straight down to b
+     inverse-sqrt  a n_embd^-1/2 min((t+1)^-1/2, (t+1) w^-3/2)   (Vaswani et al. 2017)
+     sqrt-decay    a / sqrt(t+1) */
+double schedule_lr(const Options *options, int64_t t);
+
+/* Micro-batches of optimizer step t: --batch-schedule where it says, else grad_accum. */
+int64_t schedule_grad_accum(const Options *options, int64_t t);
+/* The most that any entry of --batch-schedule asks for; 0 if it is not given. */
+int64_t schedule_most_grad_accum(const Options *options);
+/* Checks the text of --batch-schedule: ascending steps from 0, counts of at least 1. */
+bool schedule_check(const Options *options, char error[ERROR_SIZE]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

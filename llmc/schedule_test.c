@@ -1,0 +1,112 @@
+/* schedule_test.c: every schedule at the points where its formula is known, and the batch schedule. */
+#include "schedule.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static Options *with(const char *settings) {
+    static Options o;
+    char error[ERROR_SIZE];
+    static bool initialised;
+    if (initialised) options_release(&train_options, &o);
+    initialised = true;
+    options_defaults(&o);
+    if (!options_parse_text(&o, settings, strlen(settings), "test", error)) fail_msg("%s", error);
+    return &o;
+}
+
+static void expect_lr(const Options *o, int64_t t, double expected) {
+    double got = schedule_lr(o, t);
+    if (!(fabs(got - expected) <= 1e-12 * (fabs(expected) + 1e-300) + 1e-18)) fail_msg("step %lld: %.15g, expected %.15g", (long long)t, got, expected);
+}
+
+static void test_constant(void **state) {
+    (void)state;
+    Options *o = with("schedule=constant\nlr=0.5\nwarmup=10\n");
+    expect_lr(o, 0, 0);
+    expect_lr(o, 5, 0.25);
+    expect_lr(o, 10, 0.5);
+    expect_lr(o, 1000000, 0.5);
+    o = with("schedule=constant\nlr=0.5\nwarmup=10\nwarmup-from=one\n");
+    expect_lr(o, 0, 0.05);
+    expect_lr(o, 9, 0.5);
+    expect_lr(o, 10, 0.5);
+    expect_lr(with("schedule=constant\nlr=0.5\nwarmup=0\n"), 0, 0.5);
+}
+
+static void test_linear(void **state) {
+    (void)state;
+    Options *o = with("schedule=linear\nlr=1\nmin-lr=0.2\nwarmup=10\nsteps=110\n");
+    expect_lr(o, 10, 1);
+    expect_lr(o, 60, 0.6);
+    expect_lr(o, 110, 0.2);
+    expect_lr(o, 500, 0.2);
+}
+
+static void test_cosine(void **state) {
+    (void)state;
+    Options *o = with("schedule=cosine\nlr=1\nmin-lr=0.1\nwarmup=7\ndecay-steps=21\nsteps=100\n");
+    /* the course's example: T_w = 7, T_c = 21 */
+    expect_lr(o, 3, 3.0 / 7);
+    expect_lr(o, 7, 1);
+    expect_lr(o, 14, 0.55);
+    expect_lr(o, 9, 0.1 + 0.5 * (1 + cos(M_PI * 2 / 14)) * 0.9);
+    expect_lr(o, 21, 0.1);
+    expect_lr(o, 22, 0.1);
+}
+
+static void test_wsd(void **state) {
+    (void)state;
+    Options *o = with("schedule=wsd\nlr=1\nmin-lr=0\nwarmup=10\nsteps=100\n");
+    expect_lr(o, 79, 1);
+    expect_lr(o, 80, 1);
+    expect_lr(o, 90, 0.5);
+    o = with("schedule=wsd\nlr=1\nmin-lr=0.5\nwarmup=0\ndecay-steps=50\nsteps=100\n");
+    expect_lr(o, 50, 1);
+    expect_lr(o, 75, 0.75);
+}
+
+static void test_square_roots(void **state) {
+    (void)state;
+    Options *o = with("schedule=inverse-sqrt\nlr=1\nwarmup=100\nn-embd=64\n");
+    expect_lr(o, 0, 0.125 * 1 * pow(100, -1.5));
+    expect_lr(o, 99, 0.125 * 0.1);
+    expect_lr(o, 399, 0.125 * 0.05);
+    o = with("schedule=sqrt-decay\nlr=1\n");
+    expect_lr(o, 0, 1);
+    expect_lr(o, 3, 0.5);
+}
+
+static void test_batch_schedule(void **state) {
+    (void)state;
+    char error[ERROR_SIZE];
+    Options *o = with("grad-accum=3\n");
+    assert_true(schedule_check(o, error));
+    assert_int_equal(schedule_grad_accum(o, 1000), 3);
+    o = with("batch-schedule=0:1,200:4,400:8\n");
+    assert_true(schedule_check(o, error));
+    assert_int_equal(schedule_grad_accum(o, 0), 1);
+    assert_int_equal(schedule_grad_accum(o, 199), 1);
+    assert_int_equal(schedule_grad_accum(o, 200), 4);
+    assert_int_equal(schedule_grad_accum(o, 5000), 8);
+    static const char *const wrong[] = {"1:1", "0:0", "0:1,0:2", "0", "0:1;5:2", "0:1,", "x", "0:1,5:-2"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char setting[64];
+        snprintf(setting, sizeof setting, "batch-schedule=%s\n", wrong[i]);
+        bool trailing_comma = strcmp(wrong[i], "0:1,") == 0;   /* harmless */
+        if (schedule_check(with(setting), error) != trailing_comma) fail_msg("'%s'", wrong[i]);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_constant), cmocka_unit_test(test_linear), cmocka_unit_test(test_cosine), cmocka_unit_test(test_wsd),
+        cmocka_unit_test(test_square_roots), cmocka_unit_test(test_batch_schedule),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,236 @@
+/* tokenizer.c: see tokenizer.h. */
+#define _GNU_SOURCE   /* open_memstream */
+#include "tokenizer.h"
+#include "error.h"
+#include "json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CODE_POINTS = 0x110000, FILE_BYTES = 64 << 20 };
+
+static const char file_name[] = "characters.json";
+
+struct Tokenizer {
+    int32_t count;
+    int32_t *token_of;      /* (CODE_POINTS) token + 1 of a code point, 0 if it has none; pages never touched cost nothing */
+    char (*bytes)[5];       /* (count) UTF-8 of each token, NUL-terminated */
+};
+
+/* ---- UTF-8 (RFC 3629) ---- */
+
+/* The code point that text[length] begins with, and its bytes in *size; -1 if that is no UTF-8: truncated, overlong, a surrogate,
+   or beyond U+10FFFF. */
+static int32_t utf8_decode(const char *text, size_t length, size_t *size) {
+    static const int32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
+    const unsigned char *at = (const unsigned char *)text;
+    size_t n = at[0] < 0x80 ? 1 : at[0] < 0xC0 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : at[0] < 0xF8 ? 4 : 0;
+    if (n == 0 || n > length) return -1;
+    int32_t code = n == 1 ? at[0] : at[0] & (0x7F >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((at[i] & 0xC0) != 0x80) return -1;
+        code = code << 6 | (at[i] & 0x3F);
+    }
+    if (code < least[n] || code >= CODE_POINTS || (code >= 0xD800 && code < 0xE000)) return -1;
+    *size = n;
+    return code;
+}
+
+static void utf8_encode(int32_t code, char bytes[5]) {
+    int n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    memset(bytes, 0, 5);
+    for (int i = n - 1; i > 0; i--, code >>= 6) bytes[i] = (char)(0x80 | (code & 0x3F));
+    bytes[0] = (char)(n == 1 ? code : (0xF00 >> n & 0xFF) | code);
+}
+
+/* Where text[at] stands, for messages: line and character in it, both from 1. Everything before it is UTF-8. */
+static void text_position(const char *text, size_t at, size_t *line, size_t *column) {
+    *line = *column = 1;
+    for (size_t i = 0; i < at; i++) {
+        bool continues = (text[i] & 0xC0) == 0x80;
+        *line += text[i] == '\n';
+        *column = text[i] == '\n' ? 1 : *column + !continues;
+    }
+}
+
+static void refuse_bytes(const char *text, size_t at, char error[ERROR_SIZE]) {
+    size_t line, column;
+    text_position(text, at, &line, &column);
+    file_error(error, "line %zu, character %zu (byte %zu): 0x%02X is not UTF-8 here; convert the text, as with iconv -f LATIN1 -t UTF-8",
+               line, column, at, (unsigned char)text[at]);
+}
+
+static void refuse_character(const Tokenizer *tokenizer, const char *text, size_t at, size_t size, int32_t code, char error[ERROR_SIZE]) {
+    size_t line, column;
+    text_position(text, at, &line, &column);
+    char shown[16] = "";
+    if ((code >= ' ' && code < 127) || code >= 0xA0) snprintf(shown, sizeof shown, "'%.*s' ", (int)size, text + at);
+    file_error(error, "line %zu, character %zu: %s(U+%04X) is not among the %d characters of the vocabulary", line, column, shown,
+               (unsigned)code, tokenizer->count);
+}
+
+/* ---- Building ---- */
+
+static Tokenizer *tokenizer_empty(int32_t capacity) {
+    Tokenizer *tokenizer = xcalloc(1, sizeof *tokenizer);
+    tokenizer->token_of = xcalloc(CODE_POINTS, sizeof *tokenizer->token_of);
+    tokenizer->bytes = xcalloc(capacity, sizeof *tokenizer->bytes);
+    return tokenizer;
+}
+
+static void tokenizer_add(Tokenizer *tokenizer, int32_t code) {
+    utf8_encode(code, tokenizer->bytes[tokenizer->count]);
+    tokenizer->token_of[code] = ++tokenizer->count;
+}
+
+void tokenizer_free(Tokenizer *tokenizer) {
+    if (!tokenizer) return;
+    free(tokenizer->token_of);
+    free(tokenizer->bytes);
+    free(tokenizer);
+}
+
+/* Marks the code points that occur, and counts them; -1 if text is refused. */
+static int32_t mark_characters(const char *text, size_t length, bool *seen, char error[ERROR_SIZE]) {
+    int32_t distinct = 0;
+    for (size_t at = 0, size; at < length; at += size) {
+        int32_t code = utf8_decode(text + at, length - at, &size);
+        if (code < 0) {
+            refuse_bytes(text, at, error);
+            return -1;
+        }
+        distinct += !seen[code];
+        seen[code] = true;
+    }
+    if (distinct == 0) file_error(error, "the text is empty");
+    if (seen[0]) file_error(error, "the text holds NUL characters, so it is no plain text");
+    return distinct && !seen[0] ? distinct : -1;
+}
+
+Tokenizer *tokenizer_of_characters(const char *text, size_t length, char error[ERROR_SIZE]) {
+    bool *seen = xcalloc(CODE_POINTS, sizeof *seen);
+    int32_t distinct = mark_characters(text, length, seen, error);
+    Tokenizer *tokenizer = distinct > 0 ? tokenizer_empty(distinct) : NULL;
+    for (int32_t code = 0; tokenizer && code < CODE_POINTS; code++)
+        if (seen[code]) tokenizer_add(tokenizer, code);
+    free(seen);
+    return tokenizer;
+}
+
+/* ---- Files ---- */
+
+static bool add_entry(Tokenizer *tokenizer, const Json *entry, const char *path, char error[ERROR_SIZE]) {
+    size_t size = 0;
+    int32_t code = entry->type == JSON_STRING ? utf8_decode(entry->string, strlen(entry->string), &size) : -1;
+    if (code <= 0 || entry->string[size])
+        return file_error(error, "'%s': entry %d of characters is not one character", path, tokenizer->count);
+    if (tokenizer->token_of[code])
+        return file_error(error, "'%s': entries %d and %d of characters are the same", path, tokenizer->token_of[code] - 1,
+                          tokenizer->count);
+    tokenizer_add(tokenizer, code);
+    return true;
+}
+
+static Tokenizer *tokenizer_of_json(const Json *json, const char *path, char error[ERROR_SIZE]) {
+    const char *type = json_get_string(json, "type");
+    const Json *entries = json_get(json, "characters");
+    if (!type || strcmp(type, "characters") != 0 || !entries || entries->type != JSON_ARRAY || entries->count == 0) {
+        file_error(error, "'%s' is no character vocabulary, {\"type\": \"characters\", \"characters\": [...]}", path);
+        return NULL;
+    }
+    Tokenizer *tokenizer = tokenizer_empty(CODE_POINTS);
+    for (size_t i = 0; i < entries->count; i++)
+        if (!add_entry(tokenizer, &entries->items[i], path, error)) {
+            tokenizer_free(tokenizer);
+            return NULL;
+        }
+    return tokenizer;
+}
+
+Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]) {
+    char *path = path_join(directory, file_name), cause[ERROR_SIZE / 2];
+    Tokenizer *tokenizer = NULL;
+    size_t length;
+    char *text = NULL;
+    if (!path_exists(path)) file_error(error, "there is no vocabulary in '%s': %s is missing", directory, file_name);
+    else text = file_read_text(path, FILE_BYTES, &length, error);
+    Json *json = text ? json_parse(text, length, cause, sizeof cause) : NULL;
+    if (json) tokenizer = tokenizer_of_json(json, path, error);
+    else if (text) file_error(error, "'%s' is broken: %s", path, cause);
+    json_free(json);
+    free(text);
+    free(path);
+    return tokenizer;
+}
+
+static bool write_file(const char *directory, const char *text, size_t length, char error[ERROR_SIZE]) {
+    char *path = path_join(directory, file_name);
+    FileWriter *file = file_create(path);
+    file_write(file, text, length);
+    free(path);
+    return file_close(file, NULL, error);
+}
+
+bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char error[ERROR_SIZE]) {
+    char *text = NULL;
+    size_t length = 0;
+    FILE *memory = open_memstream(&text, &length);
+    CHECK(memory);
+    fprintf(memory, "{\"type\": \"characters\", \"characters\": [");
+    for (int32_t i = 0; i < tokenizer->count; i++) {
+        if (i > 0) fprintf(memory, ", ");
+        json_write_string(memory, tokenizer->bytes[i]);
+    }
+    fprintf(memory, "]}\n");
+    CHECK(fclose(memory) == 0);
+    bool good = write_file(directory, text, length, error);
+    free(text);
+    return good;
+}
+
+bool tokenizer_copy(const char *from_directory, const char *to_directory, char error[ERROR_SIZE]) {
+    char *path = path_join(from_directory, file_name);
+    size_t length;
+    bool present = path_exists(path);
+    char *text = present ? file_read_text(path, FILE_BYTES, &length, error) : NULL;
+    bool good = !present || (text && write_file(to_directory, text, length, error));
+    free(text);
+    free(path);
+    return good;
+}
+
+/* ---- Use ---- */
+
+int64_t tokenizer_vocab_size(const Tokenizer *tokenizer) { return tokenizer->count; }
+
+const char *tokenizer_kind(const Tokenizer *tokenizer) {
+    (void)tokenizer;
+    return "characters";
+}
+
+int32_t tokenizer_end_of_text(const Tokenizer *tokenizer) {
+    (void)tokenizer;
+    return -1;
+}
+
+int32_t *tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
+    int32_t *tokens = xmalloc(length * sizeof *tokens);
+    *count = 0;
+    for (size_t at = 0, size; at < length; at += size) {
+        int32_t code = utf8_decode(text + at, length - at, &size);
+        if (code < 0) refuse_bytes(text, at, error);
+        else if (!tokenizer->token_of[code]) refuse_character(tokenizer, text, at, size, code, error);
+        if (code < 0 || !tokenizer->token_of[code]) {
+            free(tokens);
+            return NULL;
+        }
+        tokens[(*count)++] = tokenizer->token_of[code] - 1;
+    }
+    return tokens;
+}
+
+const char *tokenizer_token(const Tokenizer *tokenizer, int32_t token, size_t *length) {
+    if (token < 0 || token >= tokenizer->count) return NULL;
+    *length = strlen(tokenizer->bytes[token]);
+    return tokenizer->bytes[token];
+}
