@@ -1,0 +1,91 @@
+# make train_gpt        the trainer, and the default data if absent       make test     all tests (needs cmocka)
+# make all              every program                                     make bench    tokens/s against the machine's ceiling
+# Options: CC=gcc|clang  ONEDNN=auto|0|1  CUDA=auto|0|1  CUDA_ARCHS="80 90"  ARCH=native  SANITIZE=address,undefined
+CC       := $(if $(filter default,$(origin CC)),$(firstword $(foreach c,gcc clang cc,$(shell command -v $(c) >/dev/null 2>&1 && echo $(c)))),$(CC))
+ARCH     ?= native
+SANITIZE ?=
+ONEDNN   ?= auto
+CUDA     ?= auto
+CUDA_ARCHS ?= 80 90
+BUILD    ?= build
+BIN      ?= .
+
+CFLAGS  ?= -O3 -g
+CFLAGS  += -std=gnu11 -Wall -Wextra $(if $(WERROR),-Werror) -fno-math-errno -fno-trapping-math -MMD -MP -I.
+CFLAGS  += $(if $(ARCH),-march=$(ARCH)) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+LDFLAGS += $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+LDLIBS  += -lm -lpthread
+
+# What this machine has. Each probe compiles a line of C.
+probe = $(shell printf '$(1)' | $(CC) -x c - $(2) -o /dev/null 2>/dev/null && echo 1)
+ifneq ($(MAKECMDGOALS),clean)
+OPENMP := $(call probe,int main(void){return 0;},-fopenmp)
+HAVE_ONEDNN := $(if $(filter 0,$(ONEDNN)),,$(call probe,\043include <oneapi/dnnl/dnnl.h>\nint main(void){return dnnl_version()==0;},-ldnnl))
+ifeq ($(ONEDNN)$(HAVE_ONEDNN),1)
+$(error ONEDNN=1 but oneDNN was not found: install libdnnl-dev, or use ONEDNN=0 for the portable matmul)
+endif
+NVCC := $(shell command -v nvcc 2>/dev/null)
+HAVE_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1)
+USE_CUDA := $(if $(filter 1,$(CUDA)),1,$(if $(filter auto,$(CUDA)),$(if $(NVCC),$(HAVE_GPU))))
+ifeq ($(CUDA)$(NVCC),1)
+$(error CUDA=1 but nvcc is not on the PATH: install the CUDA toolkit, or use CUDA=0)
+endif
+$(info $(CC): oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (sm_$(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(HAVE_GPU),found,not found))))
+endif
+CFLAGS  += $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(USE_CUDA),-DUSE_CUDA)
+LDFLAGS += $(if $(OPENMP),-fopenmp)
+LDLIBS  := $(if $(HAVE_ONEDNN),-ldnnl) $(LDLIBS)
+
+PROGRAMS := train_gpt sample_gpt tokenizer test_gpt
+TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c))
+LIBRARY  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard kernels/*.c llmc/*.c)))
+LINK     = $(if $(USE_CUDA),$(NVCC) $(LDFLAGS:%=-Xcompiler %),$(CC) $(LDFLAGS))
+CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kernels/*.cu)))
+DATA     := data/characters/dataset.json
+
+.PHONY: all tests test check bench clean $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.SECONDARY:
+all: $(PROGRAMS)
+tests: $(TESTS)
+ifneq ($(BIN),.)
+$(PROGRAMS): %: $(BIN)/%
+endif
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c $< -o $@
+
+# The trainer is C that is also C++: nvcc compiles it where CUDA is built.
+NVCCFLAGS = -O3 -std=c++17 -I. -DUSE_CUDA $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -Xcompiler -Wall,-Wextra
+$(BUILD)/train_gpt.o: train_gpt.cu Makefile
+	@mkdir -p $(@D)
+	$(if $(USE_CUDA),$(NVCC) $(NVCCFLAGS) -MMD -c $< -o $@,$(CC) $(CFLAGS) -x c -c $< -o $@)
+$(BUILD)/%.cu.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -MMD -c $< -o $@
+
+$(PROGRAMS:%=$(BIN)/%): $(BIN)/%: $(BUILD)/%.o $(LIBRARY) $(CUDA_OBJECTS)
+	@mkdir -p $(@D)
+	$(LINK) $^ $(LDLIBS) -o $@
+$(BUILD)/%_test: $(BUILD)/%_test.o $(LIBRARY) $(CUDA_OBJECTS)
+	$(LINK) $^ -lcmocka $(LDLIBS) -o $@
+$(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)
+	$(LINK) $^ $(LDLIBS) -o $@
+
+# The default data, so that ./train_gpt works at once. DATA_MIRROR= names a directory or URL prefix that holds tinyshakespeare.txt.
+$(BIN)/train_gpt: | $(if $(NO_DATA),,$(DATA))
+$(DATA): | $(BIN)/tokenizer
+	TOKENIZER=$(abspath $(BIN)/tokenizer) sh data/prepare.sh
+
+# Rings 1 to 3; ends with "N passed, N failed".
+test: all tests
+	sh dev/run_tests.sh $(BIN) $(TESTS)
+# The folder rules of the README.
+check:
+	sh dev/check_includes.sh
+bench: $(BUILD)/dev/bench
+	$(BUILD)/dev/bench
+clean:
+	rm -rf build $(PROGRAMS)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,410 @@
+/* train_gpt: trains a GPT. This file is main(): options -> data -> model -> loop. It is C that is also C++: nvcc compiles it where CUDA is
+   built, the C compiler where it is not. The model is in llmc/model.c, the ops in kernels/. */
+#include "llmc/checkpoint.h"
+#include "llmc/dataloader.h"
+#include "llmc/error.h"
+#include "llmc/logger.h"
+#include "llmc/machine.h"
+#include "llmc/schedule.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    Options options;
+    const Backend *backend;
+    DatasetInfo dataset;
+    ModelSpec spec;
+    Model model;
+    DataLoader *train, *val;
+    Logger *logger;
+    RunState run;
+    int64_t saved_step;          /* of the newest checkpoint */
+    int64_t valid_targets;       /* in the batch of this step */
+    int32_t *tokens, *targets;   /* (G, B, T): the batch of one optimizer step */
+    double started;              /* machine_seconds at which this process began to train */
+} Trainer;
+
+static volatile sig_atomic_t interrupted;
+static void on_signal(int number) {
+    interrupted = 1;
+    signal(number, SIG_DFL);   /* a second one ends the program at once */
+}
+
+/* ---- before training -------------------------------------------------------------------------------------------------------- */
+
+/* The checkpoint to go on from, its options taken over. A --model given again must be the one that the run began with. */
+static char *resolve_resume(Options *o) {
+    char error[ERROR_SIZE];
+    char *asked = o->from.model > FROM_CHECKPOINT ? xstrdup(o->model) : NULL;
+    char *directory = checkpoint_find(o->out, o->resume, error);
+    o->from.model = FROM_DEFAULT;
+    if (!directory || !checkpoint_read_options(directory, o, error)) die("%s", error);
+    if (asked && strcmp(asked, o->model) != 0)
+        die("cannot resume from %s: that run began with --model %s, not %s; leave --model out, or --resume", directory, o->model, asked);
+    free(asked);
+    return directory;
+}
+
+/* The options that --resume and --model imply. Returns the directory to load weights from, or NULL; *resuming tells which it is. */
+static char *resolve_options(Options *o, bool *resuming) {
+    char error[ERROR_SIZE];
+    *resuming = o->resume[0] != 0;
+    char *directory = *resuming ? resolve_resume(o) : NULL;
+    if (config_preset(o, o->model) || directory) return directory;
+    if (!path_is_directory(o->model))
+        die("--model '%s' is neither a preset (%s) nor a directory", o->model, config_preset_names());
+    Config config;
+    directory = model_directory(o->model, error);
+    if (!directory || !model_directory_verify(directory, error) || !model_directory_config(directory, &config, error)) die("%s", error);
+    config_to_options(&config, o);
+    return directory;
+}
+
+/* Micro-batches from --total-batch, and the largest number of them in any step. */
+static int64_t resolve_batch(Options *o) {
+    char error[ERROR_SIZE];
+    int64_t micro = o->batch * o->seq_len, most = o->grad_accum;
+    if (o->total_batch) {
+        if (o->total_batch % micro != 0)
+            die("--total-batch %lld is not a multiple of batch x seq-len = %lld", (long long)o->total_batch, (long long)micro);
+        o->grad_accum = most = o->total_batch / micro;
+    }
+    if (!schedule_check(o, error)) die("%s", error);
+    int64_t scheduled = schedule_most_grad_accum(o);
+    return scheduled > most ? scheduled : most;
+}
+
+static ModelSpec resolve_spec(Options *o, const DatasetInfo *dataset, const Backend *backend) {
+    char error[ERROR_SIZE];
+    ModelSpec spec;
+    memset(&spec, 0, sizeof spec);
+    if (!o->vocab_size) o->vocab_size = dataset->vocab_size;
+    if (!o->vocab_size) dataloader_require_files(o->train_data);
+    if (!o->vocab_size) die("the vocabulary size is unknown: no dataset.json lies beside %s; give --vocab-size", o->train_data);
+    if (dataset->vocab_size > o->vocab_size)
+        die("the data has a vocabulary of %lld tokens, the model one of %lld", (long long)dataset->vocab_size, (long long)o->vocab_size);
+    if (!config_from_options(&spec.config, o, error)) die("%s", error);
+    if (spec.config.pos == POS_LEARNED && o->seq_len > spec.config.maxT)
+        die("--seq-len %lld is beyond the learned position table of %lld rows; use a shorter one, or --pos rope", (long long)o->seq_len,
+            (long long)spec.config.maxT);
+    if (spec.config.pos != POS_LEARNED && spec.config.maxT < o->seq_len) spec.config.maxT = o->seq_len;   /* it is now used at that length */
+    bool cpu = strcmp(backend->name, "cpu") == 0;
+    spec.dtype = o->dtype == 0 ? (cpu ? F32 : BF16) : o->dtype == 1 ? F32 : BF16;
+    if (spec.dtype == BF16 && !backend->supports_bf16()) die("this CPU (or this build without oneDNN) has no bf16 matrix product; use --dtype fp32");
+    spec.mode = o->eval_only ? MODEL_EVALUATE : MODEL_TRAIN;
+    spec.optimizer = (OptimizerKind)o->optimizer;
+    spec.B = o->batch;
+    spec.T = o->seq_len;
+    return spec;
+}
+
+static int64_t parameter_count(const Config *config) {
+    ParameterTable table;
+    parameters_describe(&table, config);
+    int64_t n = table.parameters;
+    parameters_release(&table);
+    return n;
+}
+
+/* The largest micro-batch whose plan fits into `bytes`. */
+static int64_t largest_batch(ModelSpec spec, double bytes) {
+    int64_t fits = 0;
+    for (int64_t step = 1 << 16; step > 0; step /= 2) {
+        spec.B = fits + step;
+        if ((double)model_plan(&spec).total <= bytes) fits += step;
+    }
+    return fits;
+}
+
+static void print_plan(const Trainer *t) {
+    char text[32];
+    const ModelSpec *spec = &t->spec;
+    MemoryPlan plan = model_plan(spec);
+    format_count(text, (double)parameter_count(&spec->config));
+    printf("parameters            %18s\n", text);
+    format_count(text, (double)config_matmul_parameters(&spec->config));
+    printf("  in matrix products  %18s\n", text);
+    format_count(text, config_flops_per_token(&spec->config, spec->T));
+    printf("FLOPs per token       %18s   (6N + 6 L NH HS T)\n", text);
+    format_count(text, (double)(t->options.grad_accum * spec->B * spec->T));
+    printf("tokens per step       %18s   (grad-accum %lld x batch %lld x seq-len %lld)\n", text, (long long)t->options.grad_accum,
+           (long long)spec->B, (long long)spec->T);
+    for (int i = 0; i < ARENAS; i++) {
+        format_bytes(text, (double)plan.bytes[i]);
+        printf("%-21s %18s\n", arena_names[i], text);
+    }
+    format_bytes(text, (double)plan.total);
+    printf("memory                %18s\n", text);
+    double free_bytes = machine_free_memory();
+    format_bytes(text, free_bytes);
+    printf("largest batch         %18lld   (fits into the %s that are free)\n", (long long)largest_batch(*spec, free_bytes), text);
+}
+
+/* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */
+static void check_memory(const Trainer *t) {
+    char needed[32], there[32];
+    double total = (double)model_plan(&t->spec).total, free_bytes = machine_free_memory();
+    if (!t->backend->host_memory || total <= free_bytes) return;
+    format_bytes(needed, total);
+    format_bytes(there, free_bytes);
+    die("this takes %s of memory, but only %s are free; choose a smaller --batch, --seq-len or model (--plan shows what each takes)", needed,
+        there);
+}
+
+static void print_banner(const Trainer *t) {
+    const Config *c = &t->spec.config;
+    const Options *o = &t->options;
+    char parameters[32], memory[32], tokens[32];
+    static const char *const positions[] = {"learned positions", "RoPE", "no positions"};
+    format_count(parameters, (double)parameter_count(c));
+    format_bytes(memory, (double)model_plan(&t->spec).total);
+    printf("model   %s: %lld layers, %lld heads, %lld channels, vocabulary %lld, %s, %s parameters\n", o->model, (long long)c->L, (long long)c->NH,
+           (long long)c->C, (long long)c->V, positions[c->pos], parameters);
+    format_count(tokens, (double)dataloader_tokens(t->train));
+    printf("data    %s: %s tokens", o->train_data, tokens);
+    if (t->dataset.source) printf(", from %s", t->dataset.source);
+    format_count(tokens, (double)(o->grad_accum * o->batch * o->seq_len));
+    printf("\nstep    %lld micro-batches x %lld rows x %lld tokens = %s tokens; %lld steps of %s, peak lr %g\n", (long long)o->grad_accum,
+           (long long)o->batch, (long long)o->seq_len, tokens, (long long)o->steps, o->optimizer ? "SGD" : "AdamW", o->lr);
+    printf("device  %s, %s, %s of memory\n", t->backend->name, t->spec.dtype == BF16 ? "bf16" : "fp32", memory);
+    printf("run     %s\n", o->out);
+    fflush(stdout);
+}
+
+/* A new run never mixes with an older one in the same directory: the older one is kept under another name. */
+static void set_earlier_run_aside(const char *out) {
+    if (!checkpoint_run_exists(out)) return;
+    for (int i = 1; i < 100000; i++) {
+        char *aside = xprintf("%s.%d", out, i);
+        bool taken = path_exists(aside);
+        if (!taken && rename(out, aside) != 0) die("%s holds an earlier run and cannot be renamed to %s; choose another --out", out, aside);
+        if (!taken) printf("run     an earlier run in %s is kept as %s\n", out, aside);
+        free(aside);
+        if (!taken) return;
+    }
+    die("%s holds an earlier run; choose another --out", out);
+}
+
+static void open_run(Trainer *t, bool resuming) {
+    char error[ERROR_SIZE];
+    const char *out = t->options.out;
+    if (!resuming) set_earlier_run_aside(out);
+    if (!directory_create(out, error) || !checkpoint_clean(out, error)) die("%s", error);
+    if (resuming && checkpoint_newest_step(out) > t->run.step)
+        die("%s holds a checkpoint of step %lld, newer than step %lld to resume from; choose another --out to branch off", out,
+            (long long)checkpoint_newest_step(out), (long long)t->run.step);
+    t->logger = logger_open(out, t->run.step, error);
+    if (!t->logger) die("%s", error);
+}
+
+/* "out/" is "out": the names of earlier runs are made of it. */
+static void cut_trailing_slashes(char *path) {
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
+}
+
+static void report_bad_numbers(const char *op, int output);
+static const Trainer *current_trainer;   /* for report_bad_numbers */
+
+static void open_trainer(Trainer *t, int argc, char **argv) {
+    char error[ERROR_SIZE];
+    bool resuming;
+    Options *o = &t->options;
+    options_parse(&train_options, o, argc, argv);
+    cut_trailing_slashes(o->out);
+    char *weights = resolve_options(o, &resuming);
+    if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
+    int64_t most = resolve_batch(o);
+    t->backend = backend_find(o->device);
+    if (!t->backend) die("--device '%s' is not in this build or machine; there is: %s", o->device, backend_names());
+    if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
+    bool sized = o->vocab_size || t->dataset.vocab_size;
+    t->spec = resolve_spec(o, &t->dataset, t->backend);
+    if (o->plan) {
+        print_plan(t);
+        exit(0);
+    }
+    check_memory(t);
+    if (o->check_numerics) t->backend = backend_checked(t->backend, report_bad_numbers);
+    else if (o->profile) t->backend = backend_timed(t->backend);
+    t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
+    t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
+    t->tokens = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->tokens);
+    t->targets = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->targets);
+    print_banner(t);
+
+    model_create(&t->model, &t->spec, t->backend);
+    t->model.state.seed = (uint64_t)o->seed;
+    t->model.adamw.beta1 = (float)o->beta1;
+    t->model.adamw.beta2 = (float)o->beta2;
+    t->model.adamw.eps = (float)o->eps;
+    t->model.adamw.weight_decay = (float)o->weight_decay;
+    t->run.best_val_loss = INFINITY;
+    if (weights && resuming && !o->eval_only) {
+        if (!checkpoint_load(weights, &t->model, &t->run, error)) die("cannot resume from %s: %s", weights, error);
+        printf("resume  %s: step %lld\n", weights, (long long)t->run.step);
+    } else if (weights) {
+        char *path = path_join(weights, "model.safetensors");
+        if (!model_read_weights(&t->model, path, "", error)) die("%s", error);
+        free(path);
+    } else {
+        model_init_weights(&t->model, (int)o->init_scheme, (uint64_t)o->seed);
+    }
+    if (!o->eval_only) open_run(t, resuming);
+    t->saved_step = resuming ? t->run.step : -1;
+    free(weights);
+}
+
+/* ---- evaluation ------------------------------------------------------------------------------------------------------------- */
+
+/* Mean loss over --eval-batches micro-batches spread evenly over the split, always the same ones; over all of it if that is 0. */
+static double evaluate(Trainer *t, const DataLoader *loader) {
+    int64_t B = t->spec.B, rows = dataloader_rows(loader), batches = t->options.eval_batches, valid = 0;
+    int64_t all = (rows + B - 1) / B;
+    if (batches == 0 || batches > all) batches = all;
+    double sum = 0;
+    for (int64_t i = 0; i < batches; i++) {
+        int64_t n = dataloader_batch_in_order(loader, i * rows / batches, B, t->tokens, t->targets);
+        sum += model_evaluate(&t->model, t->tokens, t->targets);
+        valid += n;
+    }
+    return valid > 0 ? sum / (double)valid : 0;
+}
+
+/* ---- the loop --------------------------------------------------------------------------------------------------------------- */
+
+static void report_bad_numbers(const char *op, int output) {
+    die("step %lld: output %d of %s holds NaN or Inf; no parameter was changed in this step", (long long)current_trainer->run.step + 1, output, op);
+}
+
+static void save(Trainer *t, bool best) {
+    char error[ERROR_SIZE];
+    if (!checkpoint_save(t->options.out, &t->model, &t->run, &t->options, t->dataset.directory, best, error))
+        die("step %lld: the checkpoint could not be written: %s; the earlier ones are untouched", (long long)t->run.step, error);
+    t->saved_step = t->run.step;
+}
+
+/* Loads the whole batch first, because the loss is the mean over its valid targets. */
+static void load_batch(Trainer *t, int64_t G) {
+    int64_t B = t->spec.B, rows = G * B;
+    t->valid_targets = dataloader_batch(t->train, t->run.samples, rows, t->tokens, t->targets);
+}
+
+static void train_step(Trainer *t, StepReport *report) {
+    const Options *o = &t->options;
+    int64_t G = schedule_grad_accum(o, t->run.step), BT = t->spec.B * t->spec.T;
+    double begin = machine_seconds();
+    load_batch(t, G);
+    report->lr = schedule_lr(o, t->run.step);
+    model_begin_step(&t->model, t->run.step, report->lr, o->grad_clip, t->valid_targets);
+    for (int64_t g = 0; g < G; g++)
+        model_micro_step(&t->model, t->tokens + g * BT, t->targets + g * BT, g * t->spec.B, g);
+    report->loss = model_loss(&t->model);
+    if (!isfinite(report->loss))
+        die("step %lld: the loss is %f; no parameter was changed; --check-numerics names the op that made it", (long long)t->run.step + 1, report->loss);
+    model_update(&t->model);
+    report->grad_norm = model_grad_norm(&t->model);
+    if (model_skipped(&t->model))
+        die("step %lld: the gradient norm is %f; no parameter was changed; --check-numerics names the op that made it", (long long)t->run.step + 1,
+            report->grad_norm);
+    double seconds = machine_seconds() - begin;
+    t->run.step++;
+    t->run.samples += G * t->spec.B;
+    report->step = t->run.step;
+    report->steps = o->steps;
+    report->tokens = G * BT;
+    report->ms = 1e3 * seconds;
+    report->tokens_per_s = (double)report->tokens / seconds;
+}
+
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+static void train(Trainer *t) {
+    const Options *o = &t->options;
+    char error[ERROR_SIZE];
+    int64_t first = t->run.step;
+    double before = t->run.elapsed_s;
+    bool timed_out = false;
+    t->started = machine_seconds();
+    while (t->run.step < o->steps && !interrupted && !timed_out) {
+        StepReport report;
+        memset(&report, 0, sizeof report);
+        train_step(t, &report);
+        bool last = t->run.step == o->steps;
+        report.evaluated = last || due(t->run.step, o->eval_every);
+        if (report.evaluated) {
+            report.train_loss = evaluate(t, t->train);
+            report.val_loss = evaluate(t, t->val);
+            if (!isfinite(report.train_loss) || !isfinite(report.val_loss))
+                die("step %lld: the evaluation gives a train loss of %f and a validation loss of %f; the checkpoints are as they were",
+                    (long long)t->run.step, report.train_loss, report.val_loss);
+            report.best = report.val_loss < t->run.best_val_loss;
+            if (report.best) t->run.best_val_loss = report.val_loss;
+        }
+        double here = machine_seconds() - t->started;
+        t->run.elapsed_s = report.elapsed_s = before + here;
+        report.left_s = here / (double)(t->run.step - first) * (double)(o->steps - t->run.step);
+        timed_out = o->max_time > 0 && here >= o->max_time;
+        bool shown = last || report.evaluated || due(t->run.step, o->log_every) || t->run.step == 1;
+        if (shown && !logger_report(t->logger, &report, true, error)) warn("%s; training goes on without the log", error);
+        if (report.best || last || due(t->run.step, o->checkpoint_every)) save(t, report.best);
+    }
+    if (t->saved_step != t->run.step) save(t, false);
+}
+
+static void print_profile(Trainer *t) {
+    const Backend *plain = backend_find(t->options.device);
+    double bandwidth = machine_bandwidth(plain, 0.5), rate = machine_matmul_rate(plain, t->spec.dtype, 1);
+    printf("\nmeasured here: %.1f GB/s, %.1f GFLOP/s (%s)\n", bandwidth / 1e9, rate / 1e9, t->spec.dtype == BF16 ? "bf16" : "fp32");
+    backend_timed_report(stdout, bandwidth, rate);
+}
+
+/* The last lines: why training ended, and where its results are. */
+static void print_end(const Trainer *t) {
+    const Options *o = &t->options;
+    if (t->run.step < o->steps)
+        printf("%s: step %lld is saved in %s; go on with --resume auto\n", interrupted ? "interrupted" : "--max-time is over",
+               (long long)t->run.step, o->out);
+    else if (isfinite(t->run.best_val_loss))
+        printf("done: best validation loss %.4f; the model is in %s/best, the newest state in %s/last\n", t->run.best_val_loss, o->out,
+               o->out);
+    else
+        printf("done: the newest state is in %s/last\n", o->out);
+}
+
+static void close_trainer(Trainer *t) {
+    logger_close(t->logger);
+    dataloader_close(t->train);
+    dataloader_close(t->val);
+    dataset_info_free(&t->dataset);
+    model_free(&t->model);
+    free(t->tokens);
+    free(t->targets);
+    options_release(&train_options, &t->options);
+}
+
+int main(int argc, char **argv) {
+    Trainer trainer;
+    memset(&trainer, 0, sizeof trainer);
+    current_trainer = &trainer;
+    error_program_name("train_gpt");
+    open_trainer(&trainer, argc, argv);
+    if (trainer.options.eval_only) {
+        double train_loss = evaluate(&trainer, trainer.train), val_loss = evaluate(&trainer, trainer.val);
+        printf("train loss %.4f | val loss %.4f | val ppl %.2f\n", train_loss, val_loss, exp(val_loss));
+        if (!isfinite(train_loss) || !isfinite(val_loss)) die("the loss is not finite");
+        close_trainer(&trainer);
+        return 0;
+    }
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    train(&trainer);
+    if (trainer.options.profile) print_profile(&trainer);
+    print_end(&trainer);
+    bool stopped = interrupted && trainer.run.step < trainer.options.steps;
+    close_trainer(&trainer);
+    return stopped ? 130 : 0;
+}
