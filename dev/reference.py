@@ -1,0 +1,384 @@
+#!/usr/bin/env python3
+"""reference.py: what PyTorch computes for a small GPT, written down for test_gpt to compare with.
+
+    python3 dev/reference.py --out dev/reference                 the committed set: one file for each line of SET below
+    python3 dev/reference.py --out my.safetensors --n-layer 3 --pos rope --n-kv-head 2 ...      one dump of your own
+    ./test_gpt my.safetensors
+
+Needs numpy and PyTorch 1.13 or newer (on Debian: python3-torch) and nothing else. A dump is a safetensors file.
+
+Metadata (strings): n_layer n_head n_kv_head head_size n_embd n_hidden vocab_size max_seq_len seq_len batch grad_accum pos rope_base
+rope_layout activation norm norm_place bias tie norm_eps lr beta1 beta2 eps weight_decay grad_clip steps seed precision torch, and
+bf16_names (see below). Tensors, all F32 but for the tokens and targets, which are I32; N = grad_accum * batch rows, of which
+micro-step g takes rows g*batch to (g+1)*batch - 1; T = seq_len, V = vocab_size:
+
+    tokens (N,T), targets (N,T)       a target of -1 counts for nothing
+    param.NAME                        initial parameters
+    grad.NAME                         gradients, before clipping, of the mean loss over the valid targets of all N rows
+    logits (n,T,V)                    of the first n rows (all of them unless --logit-rows says otherwise), initial parameters
+    token_losses (N,T)                initial parameters; 0 where masked
+    losses (steps), norms (steps)     at each of the AdamW steps on this same batch: mean loss, and gradient norm before clipping
+    after.NAME                        parameters after those steps
+
+NAME is Hugging Face's GPT-2 name, matrices lie as GPT-2's do (inputs by outputs), and c_attn's columns are all query heads, then all
+key heads, then all value heads. lm_head.weight exists only when untied, transformer.wpe.weight only with learned positions.
+
+All of this is computed in double precision (--precision float: in single) from initial parameters that are exact floats, and stored
+as floats. Initial values are larger than a training run's, so that no gradient, attention score or bias is too small to matter.
+
+The bf16 errors say how far PyTorch's own bf16 model (parameters, activations and gradients bf16; softmax, norm statistics and loss
+fp32; matrix products summed in fp32; micro-steps added in fp32; fp32 master weights) is from the above. Error means norm of the
+difference over norm of the reference. One draw of rounding errors is no yardstick: on a bias of 16 elements other draws reach more than
+twice as far. So each number is the largest of --bf16-runs runs, all but the first with parameters changed at random by up to 1/256
+and compared with their own double-precision results:
+
+    bf16.error.logits (1), bf16.error.losses (1)    of `logits` and of `token_losses`
+    bf16.error.grad (n)                             of each gradient, in the order of the metadata's bf16_names (comma-separated)
+    bf16.error.after (1)                            of what the AdamW steps did: the norm of the difference between the parameters
+                                                    after them, over the norm of (after - param), all parameters taken together
+
+Without RoPE the attention does not depend on the key bias: its gradient is zero in theory and noise in practice. Therefore the
+key part of c_attn.bias is left out of the errors of c_attn.bias unless pos is rope, and test_gpt leaves it out too.
+"""
+import argparse
+import json
+import math
+import os
+import shlex
+import struct
+import sys
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+# The committed dumps. What is not said is a flag's default.
+SET = {
+    "learned": "--n-head 4 --n-embd 32 --max-seq-len 24 --vocab-size 65",
+    "rope_interleaved": "--pos rope --grad-clip 0 --weight-decay 0 --beta2 0.95",
+    "rope_half": "--pos rope --rope-layout half --rope-base 500 --grad-clip 0.5 --eps 1e-3 --norm-eps 1e-3",
+    "none_pos": "--pos none",
+    "untied": "--tie 0",
+    "no_bias": "--bias 0",
+    "no_bias_rope": "--bias 0 --pos rope --tie 0",
+    "masked": "--batch 2 --grad-accum 2 --masked 0.4",
+    "accum1": "--batch 4 --grad-accum 1 --seed 7",
+    "accum4": "--batch 1 --grad-accum 4 --seed 7",
+    "odd": "--n-layer 1 --n-head 3 --n-embd 24 --n-hidden 40 --seq-len 37 --max-seq-len 37 --vocab-size 65",
+    "head32": "--n-layer 1 --head-size 32 --seq-len 131 --batch 1 --pos rope --rope-layout half",
+    "head64": "--n-layer 1 --head-size 64 --seq-len 150 --max-seq-len 151 --batch 1",
+    "gqa": "--n-head 4 --n-kv-head 2 --head-size 8 --pos rope",
+    "mqa": "--n-head 3 --n-kv-head 1 --head-size 8",
+    "gelu_erf": "--activation gelu-erf",
+    "relu": "--activation relu --batch 4 --seq-len 40",
+}
+
+
+def options():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", required=True, help="FILE.safetensors for one dump, or a directory for the committed set")
+    p.add_argument("--n-layer", type=int, default=2)
+    p.add_argument("--n-head", type=int, default=2)
+    p.add_argument("--n-kv-head", type=int, default=0, help="default: n-head")
+    p.add_argument("--head-size", type=int, default=0, help="default: n-embd / n-head")
+    p.add_argument("--n-embd", type=int, default=16)
+    p.add_argument("--n-hidden", type=int, default=0, help="width of the MLP; default: 2 * n-embd")
+    p.add_argument("--vocab-size", type=int, default=33)
+    p.add_argument("--seq-len", type=int, default=20)
+    p.add_argument("--max-seq-len", type=int, default=0, help="default: seq-len")
+    p.add_argument("--batch", type=int, default=3, help="rows of a micro-step")
+    p.add_argument("--grad-accum", type=int, default=1, help="micro-steps of an optimizer step")
+    p.add_argument("--pos", choices=["learned", "rope", "none"], default="learned")
+    p.add_argument("--rope-base", type=float, default=10000.0)
+    p.add_argument("--rope-layout", choices=["interleaved", "half"], default="interleaved")
+    p.add_argument("--activation", choices=["gelu", "gelu-erf", "relu"], default="gelu")
+    p.add_argument("--bias", type=int, choices=[0, 1], default=1)
+    p.add_argument("--tie", type=int, choices=[0, 1], default=1)
+    p.add_argument("--norm-eps", type=float, default=1e-5)
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--beta1", type=float, default=0.9)
+    p.add_argument("--beta2", type=float, default=0.999)
+    p.add_argument("--eps", type=float, default=1e-8)
+    p.add_argument("--weight-decay", type=float, default=0.1)
+    p.add_argument("--grad-clip", type=float, default=1.0, help="0: never")
+    p.add_argument("--steps", type=int, default=10)
+    p.add_argument("--masked", type=float, default=0.0, help="share of the targets set to -1; above 0 the last row is masked whole")
+    p.add_argument("--logit-rows", type=int, default=0, help="store the logits of this many rows only; default: all")
+    p.add_argument("--bf16-runs", type=int, default=16, help="runs that the bf16 errors are the largest of")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--precision", choices=["double", "float"], default="double")
+    return p
+
+
+def completed(c):
+    """The options with their dependent defaults filled in, or exit with a sentence saying what does not fit."""
+    c.n_kv_head = c.n_kv_head or c.n_head
+    if not c.head_size and c.n_embd % c.n_head:
+        sys.exit(f"--n-head {c.n_head} does not divide --n-embd {c.n_embd}: give --head-size")
+    c.head_size = c.head_size or c.n_embd // c.n_head
+    c.n_hidden = c.n_hidden or 2 * c.n_embd
+    c.max_seq_len = c.max_seq_len or c.seq_len
+    if c.n_head % c.n_kv_head:
+        sys.exit(f"--n-kv-head {c.n_kv_head} does not divide --n-head {c.n_head}")
+    if c.pos == "rope" and c.head_size % 2:
+        sys.exit(f"RoPE turns pairs: --head-size {c.head_size} must be even")
+    if c.seq_len < 2:
+        sys.exit(f"--seq-len {c.seq_len} gives queries and keys no gradient: at least 2")
+    if c.seq_len > c.max_seq_len:
+        sys.exit(f"--seq-len {c.seq_len} is beyond --max-seq-len {c.max_seq_len}")
+    return c
+
+
+# ---- parameters and data
+
+def initial_parameters(c, rng):
+    """NAME -> float32 array, matrices inputs by outputs (the embeddings and the head rows by channels)."""
+    C, D, KV = c.n_embd, c.n_head * c.head_size, c.n_kv_head * c.head_size
+    p = {}
+
+    def normal(name, shape, scale, mean=0.0):
+        p[name] = (mean + scale * rng.standard_normal(shape)).astype(np.float32)
+
+    def matrix(name, inputs, outputs):
+        normal(name + ".weight", (inputs, outputs), 0.8 / math.sqrt(inputs))
+        if c.bias:
+            normal(name + ".bias", outputs, 0.1)
+
+    def norm(name):
+        normal(name + ".weight", C, 0.1, mean=1.0)
+        if c.bias:
+            normal(name + ".bias", C, 0.1)
+
+    normal("transformer.wte.weight", (c.vocab_size, C), 0.3)
+    if c.pos == "learned":
+        normal("transformer.wpe.weight", (c.max_seq_len, C), 0.2)
+    for i in range(c.n_layer):
+        h = f"transformer.h.{i}."
+        norm(h + "ln_1")
+        matrix(h + "attn.c_attn", C, D + 2 * KV)
+        matrix(h + "attn.c_proj", D, C)
+        norm(h + "ln_2")
+        matrix(h + "mlp.c_fc", C, c.n_hidden)
+        matrix(h + "mlp.c_proj", c.n_hidden, C)
+    norm("transformer.ln_f")
+    if not c.tie:
+        normal("lm_head.weight", (c.vocab_size, C), 0.3)
+    return p
+
+
+def batch(c, rng):
+    """tokens and targets (N,T), each target the token after, some of them masked."""
+    N = c.grad_accum * c.batch
+    stream = rng.integers(0, c.vocab_size, (N, c.seq_len + 1))
+    tokens, targets = stream[:, :-1].copy(), stream[:, 1:].copy()
+    targets[rng.random(targets.shape) < c.masked] = -1
+    if c.masked > 0:
+        targets[-1] = -1
+    return torch.from_numpy(tokens), torch.from_numpy(targets)
+
+
+# ---- the model, from its formulas
+
+class Model:
+    """A pre-norm GPT-2. `full` is the type that sums, norms, softmax and loss are computed in; whatever lies between two ops is
+    rounded to `stored`. With both the same this is the plain model; with float32 and bfloat16 it is the bf16 model."""
+
+    def __init__(self, c, parameters, full, stored):
+        self.c, self.full, self.stored = c, full, stored
+        self.p = {name: value.to(stored, copy=True).requires_grad_() for name, value in parameters.items()}
+
+    def parameter(self, name):
+        return self.p[name].to(self.full) if name in self.p else None
+
+    def linear(self, x, name, activation=None):
+        y = x.to(self.full) @ self.parameter(name + ".weight")
+        if self.c.bias:
+            y = y + self.parameter(name + ".bias")
+        y = y.to(self.stored)
+        return activation(y.to(self.full)).to(self.stored) if activation else y
+
+    def layernorm(self, x, name):
+        """(x - mean) / sqrt(variance + eps) * w + b, the variance over n, not n - 1."""
+        x = x.to(self.full)
+        centred = x - x.mean(-1, keepdim=True)
+        y = centred / torch.sqrt((centred ** 2).mean(-1, keepdim=True) + self.c.norm_eps) * self.parameter(name + ".weight")
+        if self.c.bias:
+            y = y + self.parameter(name + ".bias")
+        return y.to(self.stored)
+
+    def activation(self, x):
+        if self.c.activation == "relu":
+            return torch.clamp(x, min=0)
+        if self.c.activation == "gelu-erf":
+            return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+
+    def rope(self, x):
+        """x (B,heads,T,HS): pair i at position t turned by t * base^(-2i/HS)."""
+        c, half = self.c, self.c.head_size // 2
+        angle = torch.outer(torch.arange(x.shape[2], dtype=torch.float64),
+                            c.rope_base ** (-2 * torch.arange(half, dtype=torch.float64) / c.head_size))
+        cos, sin, x = angle.cos().to(self.full), angle.sin().to(self.full), x.to(self.full)
+        a, b = (x[..., 0::2], x[..., 1::2]) if c.rope_layout == "interleaved" else (x[..., :half], x[..., half:])
+        a, b = a * cos - b * sin, a * sin + b * cos
+        turned = torch.stack((a, b), -1).flatten(-2) if c.rope_layout == "interleaved" else torch.cat((a, b), -1)
+        return turned.to(self.stored)
+
+    def attention(self, x, name):
+        c, (B, T, _) = self.c, x.shape
+        heads = self.linear(x, name + ".c_attn").view(B, T, c.n_head + 2 * c.n_kv_head, c.head_size).transpose(1, 2)
+        q, k, v = heads.split([c.n_head, c.n_kv_head, c.n_kv_head], 1)
+        if c.pos == "rope":
+            q, k = self.rope(q), self.rope(k)
+        group = c.n_head // c.n_kv_head
+        k, v = (t.to(self.full).repeat_interleave(group, 1) for t in (k, v))
+        scores = (q.to(self.full) @ k.transpose(2, 3) / math.sqrt(c.head_size)).to(self.stored).to(self.full)
+        future = torch.ones(T, T, dtype=torch.bool).triu(1)
+        probabilities = torch.softmax(scores.masked_fill(future, -math.inf), -1).to(self.stored)
+        y = (probabilities.to(self.full) @ v).to(self.stored)
+        return self.linear(y.transpose(1, 2).reshape(B, T, c.n_head * c.head_size), name + ".c_proj")
+
+    def mlp(self, x, name):
+        return self.linear(self.linear(x, name + ".c_fc", self.activation), name + ".c_proj")
+
+    def logits(self, tokens):
+        c = self.c
+        x = self.parameter("transformer.wte.weight")[tokens]
+        if c.pos == "learned":
+            x = x + self.parameter("transformer.wpe.weight")[:tokens.shape[1]]
+        x = x.to(self.stored)
+        for i in range(c.n_layer):
+            h = f"transformer.h.{i}."
+            x = x + self.attention(self.layernorm(x, h + "ln_1"), h + "attn")
+            x = x + self.mlp(self.layernorm(x, h + "ln_2"), h + "mlp")
+        x = self.layernorm(x, "transformer.ln_f").to(self.full)
+        return (x @ self.parameter("transformer.wte.weight" if c.tie else "lm_head.weight").t()).to(self.stored)
+
+    def run(self, tokens, targets):
+        """logits (N,T,V), token losses (N,T) and {NAME: gradient of the mean loss}, micro-step by micro-step."""
+        valid, logits, losses = int((targets >= 0).sum()), [], []
+        gradients = {name: torch.zeros_like(value, dtype=self.full) for name, value in self.p.items()}
+        for x, y in zip(tokens.split(self.c.batch), targets.split(self.c.batch)):
+            z = self.logits(x)
+            loss = F.cross_entropy(z.to(self.full).flatten(0, 1), y.flatten(), ignore_index=-1, reduction="none").view(y.shape)
+            for name, g in zip(self.p, torch.autograd.grad(loss.sum() / valid, list(self.p.values()))):
+                gradients[name] += g.to(self.full)
+            logits.append(z.detach().to(self.full))
+            losses.append(loss.detach())
+        return torch.cat(logits), torch.cat(losses), gradients
+
+
+def train(c, parameters, full, stored, tokens, targets):
+    """The AdamW steps: parameters after them, and the loss and gradient norm at each."""
+    masters = {name: value.to(full, copy=True).requires_grad_() for name, value in parameters.items()}
+    optimizer = torch.optim.AdamW([
+        {"params": [p for p in masters.values() if p.dim() >= 2], "weight_decay": c.weight_decay},
+        {"params": [p for p in masters.values() if p.dim() < 2], "weight_decay": 0.0}], lr=c.lr, betas=(c.beta1, c.beta2), eps=c.eps)
+    losses, norms = [], []
+    for _ in range(c.steps):
+        model = Model(c, {name: p.detach() for name, p in masters.items()}, full, stored)
+        _, token_losses, gradients = model.run(tokens, targets)
+        for name, p in masters.items():
+            p.grad = gradients[name]
+        norms.append(float(torch.nn.utils.clip_grad_norm_(list(masters.values()), c.grad_clip or math.inf)))
+        losses.append(float(token_losses.sum() / (targets >= 0).sum()))
+        optimizer.step()
+    return {name: p.detach() for name, p in masters.items()}, losses, norms
+
+
+# ---- the bf16 errors
+
+def compared(c, name, value):
+    """The part of a tensor that has a meaning: all of it, but for the key bias without RoPE."""
+    if c.pos == "rope" or not name.endswith("c_attn.bias"):
+        return value
+    D, KV = c.n_head * c.head_size, c.n_kv_head * c.head_size
+    return torch.cat((value[:D], value[D + KV:]))
+
+
+def error(value, reference):
+    return float((value.double() - reference.double()).norm() / reference.double().norm())
+
+
+def bf16_errors(c, parameters, tokens, targets, rng, full):
+    """logits, losses, what training did, and, in sorted order of the names, gradients: the largest of the runs' errors."""
+    names = sorted(parameters)
+    low = (torch.float32, torch.bfloat16)
+    rows = []
+    for run in range(c.bf16_runs):
+        near = {name: value if run == 0 else (value * torch.from_numpy(1 + rng.uniform(-1, 1, value.shape) / 256)).float()
+                for name, value in parameters.items()}
+
+        def training(*types):
+            after, _, _ = train(c, near, *types, tokens, targets)
+            return torch.cat([compared(c, name, after[name].double() - near[name].double()).flatten() for name in names])
+        logits, losses, gradients = Model(c, near, full, full).run(tokens, targets)
+        low_logits, low_losses, low_gradients = Model(c, near, *low).run(tokens, targets)
+        rows.append([error(low_logits, logits), error(low_losses, losses), error(training(*low), training(full, full))]
+                    + [error(compared(c, name, low_gradients[name]), compared(c, name, gradients[name])) for name in names])
+    return np.max(rows, 0)
+
+
+# ---- the file
+
+def write_safetensors(path, tensors, metadata):
+    header, offset = {"__metadata__": metadata}, 0
+    for name, value in tensors.items():
+        dtype = {"float32": "F32", "int32": "I32"}[value.dtype.name]
+        header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [offset, offset + value.nbytes]}
+        offset += value.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for value in tensors.values():
+            f.write(np.ascontiguousarray(value).tobytes())
+
+
+def dump(c, path):
+    rng = np.random.default_rng(c.seed)
+    full = torch.float64 if c.precision == "double" else torch.float32
+    parameters = {name: torch.from_numpy(value) for name, value in initial_parameters(c, rng).items()}
+    tokens, targets = batch(c, rng)
+    logits, token_losses, gradients = Model(c, parameters, full, full).run(tokens, targets)
+    after, losses, norms = train(c, parameters, full, full, tokens, targets)
+    errors = bf16_errors(c, parameters, tokens, targets, rng, full)
+
+    def floats(value):
+        return np.atleast_1d(np.asarray(value, dtype=np.float32))
+    tensors = {"tokens": tokens.numpy().astype(np.int32), "targets": targets.numpy().astype(np.int32),
+               "logits": floats(logits[:c.logit_rows or len(logits)]), "token_losses": floats(token_losses),
+               "losses": floats(losses), "norms": floats(norms),
+               "bf16.error.logits": floats(errors[0]), "bf16.error.losses": floats(errors[1]),
+               "bf16.error.after": floats(errors[2]), "bf16.error.grad": floats(errors[3:])}
+    for prefix, values in (("param.", parameters), ("grad.", gradients), ("after.", after)):
+        tensors.update({prefix + name: floats(value) for name, value in values.items()})
+
+    left_out = ("out", "masked", "logit_rows", "bf16_runs")
+    metadata = {key: str(value) for key, value in vars(c).items() if key not in left_out}
+    metadata.update(norm="layernorm", norm_place="pre", torch=torch.__version__, bf16_names=",".join(sorted(parameters)))
+    write_safetensors(path, tensors, metadata)
+    print(f"{path}: {sum(p.numel() for p in parameters.values()):,} parameters, {os.path.getsize(path):,} bytes; "
+          f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, gradient norm {norms[0]:.3f}; "
+          f"bf16 errors: logits {errors[0]:.1e}, losses {errors[1]:.1e}, gradients {errors[3:].min():.1e}..{errors[3:].max():.1e}, "
+          f"after {errors[2]:.1e}")
+
+
+def main():
+    parser = options()
+    c = parser.parse_args()
+    torch.set_num_threads(1)   # so that the same machine writes the same bits
+    if c.out.endswith(".safetensors"):
+        dump(completed(c), c.out)
+        return
+    if len(sys.argv) > 2 + ("--out" in sys.argv):
+        parser.error(f"--out {c.out} is a directory, for the committed set, which takes no other flag: "
+                     "give --out FILE.safetensors for a dump of your own")
+    os.makedirs(c.out, exist_ok=True)
+    for name, flags in SET.items():
+        path = os.path.join(c.out, name + ".safetensors")
+        dump(completed(parser.parse_args(["--out", path] + shlex.split(flags))), path)
+
+
+if __name__ == "__main__":
+    main()
