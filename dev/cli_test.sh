@@ -1,0 +1,624 @@
+#!/bin/sh
+# Tests of the command line: sh dev/cli_test.sh BIN, where BIN holds train_gpt, sample_gpt and tokenizer. They work in a directory of their
+# own, on a text and on models that they make. Prints failures, a line a group, and last "N passed, N failed".
+# shellcheck disable=SC2086   # $tiny and its like are commands with their arguments
+LC_ALL=C
+OMP_NUM_THREADS=2
+OMP_WAIT_POLICY=passive   # threads that spin would starve each other where other programs run too
+export LC_ALL OMP_NUM_THREADS OMP_WAIT_POLICY
+
+bin=$(cd "${1:?usage: cli_test.sh BIN}" && pwd) || exit 1
+meta_script=$(cd "$(dirname "$0")/.." && pwd)/data/nanogpt_meta.py
+work=$(mktemp -d) || exit 1
+process=
+clean() {
+    [ -n "$process" ] && kill -9 "$process" 2>/dev/null
+    umount "$work/here/small" 2>/dev/null
+    rm -rf "$work"
+}
+trap clean EXIT
+trap 'exit 1' INT TERM HUP
+mkdir "$work/here" && cd "$work/here" || exit 1
+ln -s "$bin" bin
+
+# ---- Helpers ----
+
+passed=0
+failed=0
+group_name=
+pass() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    echo "FAILED: $1: $2"
+    [ -s "$work/stderr" ] && sed 's/^/    /' "$work/stderr" | head -5
+}
+# group NAME: ends the group before with its summary.
+group() {
+    [ -n "$group_name" ] && echo "command line, $group_name: $((passed - group_passed)) passed, $((failed - group_failed)) failed"
+    group_name=$1
+    group_passed=$passed
+    group_failed=$failed
+}
+
+# run COMMAND...: its status in $status, its words in $work/stdout and $work/stderr; $work/stamp is from just before.
+run() {
+    touch "$work/stamp"
+    timeout 120 "$@" >"$work/stdout" 2>"$work/stderr"
+    status=$?
+}
+# holds NAME COMMAND...: the command succeeds.
+holds() {
+    name=$1
+    shift
+    if "$@" >"$work/why" 2>&1; then pass; else fail "$name" "not so: $(echo "$* $(cat "$work/why")" | tr '\n' ' ' | cut -c 1-300)"; fi
+}
+# works NAME COMMAND...: exit status 0, and no complaint.
+works() {
+    name=$1
+    shift
+    run "$@"
+    if [ "$status" -ne 0 ]; then fail "$name" "exit status $status"
+    elif [ -s "$work/stderr" ]; then fail "$name" "words on stderr"
+    else pass
+    fi
+}
+# says NAME REGEX: so did the last command on stdout.
+says() { holds "$1" grep -Eq -e "$2" "$work/stdout"; }
+# untouched NAME: the last command changed no file here.
+untouched() { holds "$1" [ -z "$(find . -newer "$work/stamp")" ]; }
+# fails NAME REGEX COMMAND...: exit status 1 and one line on stderr, which matches.
+fails() {
+    name=$1
+    pattern=$2
+    shift 2
+    run "$@"
+    if [ "$status" -ne 1 ]; then fail "$name" "exit status $status, not 1"
+    elif [ "$(wc -l <"$work/stderr")" -ne 1 ]; then fail "$name" "$(wc -l <"$work/stderr") lines on stderr, not 1"
+    elif ! grep -Eq -e "$pattern" "$work/stderr"; then fail "$name" "the sentence does not match '$pattern'"
+    else pass
+    fi
+}
+# refuses NAME REGEX COMMAND...: fails, before any file here is changed.
+refuses() {
+    before=$failed
+    fails "$@"
+    touched=$(find . -newer "$work/stamp")
+    if [ "$failed" -eq "$before" ] && [ -n "$touched" ]; then
+        passed=$((passed - 1))
+        fail "$1" "something was written: $touched"
+    fi
+}
+# wait_for COMMAND...: until it succeeds; gives up after half a minute, or when $process has ended.
+wait_for() {
+    tries=0
+    until "$@" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 3000 ] && kill -0 "$process" 2>/dev/null || return 1
+        sleep 0.01
+    done
+}
+
+# put FILE OFFSET BYTE: writes one byte, given in decimal.
+put() { printf "\\$(printf %03o "$3")" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; }
+# flip FILE OFFSET: changes the lowest bit of a byte.
+flip() { put "$1" "$2" $(($(od -An -tu1 -j "$2" -N 1 "$1") ^ 1)); }
+size() { wc -c <"$1"; }
+# copy FROM TO: a fresh copy of a directory.
+copy() { rm -rf "$2" && mkdir -p "$2" && cp -R "$1/." "$2"; }
+# same_state RUN RUN: the newest checkpoints hold the same bits.
+same_state() {
+    for file in model optimizer; do cmp "$1/last/$file.safetensors" "$2/last/$file.safetensors" || return 1; done
+}
+# timeless RUN: its log without what a clock measured.
+timeless() { sed -E 's/"(tokens_per_s|ms|elapsed_s)": [^,}]*//g' "$1/log.jsonl"; }
+same_log() { timeless "$1" >"$work/log1" && timeless "$2" >"$work/log2" && [ -s "$work/log1" ] && cmp "$work/log1" "$work/log2"; }
+# losses_agree RUN RUN: the same steps, losses equal to 1e-4.
+losses_agree() {
+    for log in "$1" "$2"; do sed -E 's/.*"step": ([0-9]+).*"loss": ([0-9.e-]+),.*/\1 \2/' "$log/log.jsonl"; done |
+        awk '$1 in loss { n++; d = ($2 - loss[$1]) / $2; if (!(d < 1e-4 && d > -1e-4)) bad = 1 }
+             { loss[$1] = $2 }
+             END { exit bad || n != 20 }'
+}
+
+# ---- The text, its tokens, and the model that most tests use ----
+
+awk 'BEGIN { split("the sea and a ship of old men went out, but no wind came. Where is it? Home again; so they slept!", word, " ")
+             for (x = 1; n < 9000; n++) {
+                 x = (x * 16807) % 2147483647
+                 printf "%s%s", word[x % 21 + 1], n % 11 == 10 ? "\n" : " "
+             } }' >text
+mkdir empty
+tiny="bin/train_gpt -i data/train.bin -j data/val.bin --n-layer 2 --n-head 2 --n-embd 32 -t 16 -b 2 -g 1 -x 20 --warmup 5 --eval-batches 4"
+
+group "tokenizer"
+works "chars" bin/tokenizer chars --input text --out data
+for file in train.bin val.bin characters.json dataset.json; do holds "chars writes $file" [ -s data/$file ]; done
+bin/tokenizer encode --vocab data <text >tokens && bin/tokenizer decode --vocab data <tokens >decoded
+holds "encode and decode give the text again" cmp text decoded
+works "help" bin/tokenizer --help
+refuses "no command" "chars, encode or decode" bin/tokenizer
+refuses "unknown command" "no command 'words'" bin/tokenizer words
+refuses "unknown option" "no option '--inputs'" bin/tokenizer chars --inputs text
+refuses "missing text" "missing.*No such file" bin/tokenizer chars --input missing --out x
+refuses "fraction out of range" "between 0 and 1, not '1.5'" bin/tokenizer chars --input text --out x --val-fraction 1.5
+refuses "fraction NaN" "between 0 and 1, not 'nan'" bin/tokenizer chars --input text --out x --val-fraction nan
+refuses "out below a file" "cannot create the directory 'text'.*in the way" bin/tokenizer chars --input text --out text/x
+printf 'caf\351' >latin1 && : >nothing
+refuses "text that is no UTF-8" "line 1, character 4 .*not UTF-8" bin/tokenizer chars --input latin1 --out x
+refuses "empty text" "empty" bin/tokenizer chars --input nothing --out x
+refuses "no vocabulary" "no vocabulary in 'empty'" bin/tokenizer decode --vocab empty
+
+# ---- Training works ----
+
+group "options"
+works "help" bin/train_gpt --help
+while read -r shown; do says "help names $shown" "(^| |,)$shown( |$)"; done <<LIST
+-e, --pos
+-g, --grad-accum
+-b, --batch
+-t, --seq-len
+-l, --lr
+-i, --train-data
+-j, --val-data
+-o, --out
+-x, --steps
+-m, --model
+-s, --seed
+--n-layer
+--n-head
+--n-kv-head
+--head-size
+--n-embd
+--vocab-size
+--max-seq-len
+--bias
+--tie
+--rope-base
+--rope-layout
+--optimizer
+--beta1
+--beta2
+--eps
+--schedule
+--warmup
+--decay-steps
+--min-lr
+--weight-decay
+--grad-clip
+--dropout
+--eval-every
+--eval-batches
+--log-every
+--checkpoint-every
+--keep
+--resume
+--total-batch
+--device
+--dtype
+--deterministic
+--config
+--plan
+--profile
+--eval-only
+--max-time
+LIST
+untouched "help writes nothing"
+works "plan" $tiny --plan
+says "plan counts parameters" "^parameters +[1-9]"
+says "plan counts memory" "^memory .*(MiB|GiB)"
+says "plan names the largest batch" "^largest batch +[1-9]"
+untouched "plan writes nothing"
+for choice in "-e learned" "-e none --no-bias" "--rope-layout half --n-kv-head 1" "--no-tie --head-size 6" \
+    "--activation relu --init-scheme xavier" "--activation gelu-erf --init-scheme kaiming" "--optimizer sgd" \
+    "--schedule linear" "--schedule wsd" "--schedule inverse-sqrt" \
+    "--schedule sqrt-decay" "--dropout 0.2 --n-hidden 50" "--grad-clip 0 --weight-decay 0" "--data-order shards" "--check-numerics"; do
+    works "train $choice" $tiny -x 4 -o choice $choice
+done
+works "profile" $tiny -x 2 -o choice --profile
+says "profile has a line for an op" "^attention_forward +[0-9]+ "
+printf '# a comment\nlr = 1e-3   # another\n\nn_embd=16\nn-layer = 1\nsteps = 3\n' >good.conf
+works "config" $tiny --n-embd 32 --config good.conf -o config
+says "the command line wins over the file" "2 layers, 2 heads, 32 channels"
+says "the file wins over the default" "peak lr 0.001"
+works "the vocabulary's size by hand" $tiny -x 2 -o choice --vocab-size 200
+works "a glob and a directory of shards" $tiny -x 2 -o choice -i 'data/trai[n].bin' -j data
+
+group "refused options"
+refuses "unknown flag" "unknown option '--n-layers'; the nearest is --n-layer " $tiny --n-layers 3
+refuses "unknown letter" "unknown option '-q'" $tiny -q 3
+refuses "stray word" "unexpected argument 'fast'" $tiny fast
+refuses "value left out" "--lr needs a value" $tiny --lr
+refuses "no number" "--lr is 'fast'; expected a number from 0 to 1000" $tiny --lr fast
+refuses "number too large" "--lr is '1e9'; expected a number from 0 to 1000" $tiny --lr 1e9
+refuses "number too small" "--batch is '0'; expected a whole number from 1" $tiny -b 0
+refuses "no whole number" "--steps is '1.5'; expected a whole number" $tiny --steps=1.5
+refuses "NaN" "--dropout is 'nan'; expected a number" $tiny --dropout nan
+refuses "infinite" "--lr is 'inf'; expected a number" $tiny --lr inf
+refuses "empty value" "--lr is ''; expected a number" $tiny --lr=
+refuses "none of the choices" "--pos is 'alibi'; expected one of learned\|rope\|none" $tiny -e alibi
+refuses "neither 0 nor 1" "--bias is '2'; expected 0 or 1" $tiny --bias=2
+printf 'lr = 1e-3\n\nwarm_ups = 3\n' >key.conf && printf 'lr = 1e-3\nseed = NaN\n' >value.conf && printf 'lr 3\n' >equals.conf
+refuses "unknown key in a file" "key.conf, line 3: unknown option 'warm_ups'; the nearest is --warmup" $tiny --config key.conf
+refuses "bad value in a file" "value.conf, line 2: --seed is 'NaN'; expected a whole number" $tiny --config value.conf
+refuses "line without =" "equals.conf, line 1: .*no '='" $tiny --config equals.conf
+refuses "missing file of options" "missing.conf" $tiny --config missing.conf
+refuses "binary file of options" "zero byte" $tiny --config data/train.bin
+refuses "n-head does not divide n-embd" "--n-head 3 does not divide --n-embd 32" $tiny --n-head 3
+refuses "key/value heads do not divide heads" "4 key/value heads do not divide 2" $tiny --n-kv-head 4
+refuses "odd head size with RoPE" "head size is 5; choose an even" $tiny --head-size 5
+works "odd head size without RoPE" $tiny -x 2 -o choice --head-size 5 -e learned
+refuses "T beyond the learned table" "--seq-len 16 is beyond the learned position table of 8 rows" $tiny -e learned --max-seq-len 8
+refuses "total-batch no multiple" "--total-batch 100 is not a multiple of batch x seq-len = 32" $tiny --total-batch 100
+for schedule in 5:2 0:0 0:1,0:2 0:1,9 0:x words; do
+    refuses "batch-schedule $schedule" "--batch-schedule is '$schedule'; expected STEP:MICRO-BATCHES" $tiny --batch-schedule $schedule
+done
+works "batch-schedule of very many steps" $tiny --batch-schedule 0:1,200:4 -x 1000000000 --plan
+refuses "unknown device" "--device 'tpu' is not in this build" $tiny --device tpu
+if ! $tiny --device cuda --plan >/dev/null 2>&1; then
+    refuses "cuda where there is none" "--device 'cuda' is not in this build or machine; there is: .*cpu" $tiny --device cuda
+fi
+bf16=
+if $tiny --dtype bf16 --plan >/dev/null 2>&1; then bf16=1; else refuses "bf16 where there is none" "use --dtype fp32" $tiny --dtype bf16; fi
+refuses "unknown preset" "--model 'gpt5' is neither a preset \(baby, .*\) nor a directory" bin/train_gpt -m gpt5
+refuses "directory without a model" "empty holds no model" bin/train_gpt -m empty
+refuses "eval-only without a model" "--eval-only needs a trained model" $tiny --eval-only
+refuses "a model larger than any memory" "of memory, but only .* are free; choose a smaller" \
+    $tiny --n-layer 1024 --n-head 128 --n-embd 16384 --n-hidden 1048576
+
+group "refused data"
+refuses "missing" "no token file 'missing.bin'" $tiny -i missing.bin
+refuses "missing validation data" "no token file 'missing.bin'" $tiny -j missing.bin
+refuses "directory without shards" "'empty' holds no token shards" $tiny -i empty --vocab-size 60
+mkdir bad
+head -c 2001 data/train.bin >bad/cut.bin && head -c 100 data/train.bin >bad/header.bin && : >bad/empty.bin
+{ cat data/train.bin && printf 'xx'; } >bad/long.bin
+cp data/train.bin bad/token.bin && put bad/token.bin $(($(size bad/token.bin) - 1)) 255
+cp data/train.bin bad/version.bin && put bad/version.bin 4 9
+head -c 1024 data/train.bin >bad/none.bin && put bad/none.bin 8 0 && put bad/none.bin 9 0 && put bad/none.bin 10 0
+refuses "cut off" "bad/cut.bin' is damaged: its header counts [0-9]+ tokens" $tiny --vocab-size 60 -i bad/cut.bin
+refuses "cut off within the header" "bad/header.bin' is cut off: it has 100 bytes" $tiny --vocab-size 60 -i bad/header.bin
+refuses "empty" "bad/empty.bin' is empty" $tiny --vocab-size 60 -i bad/empty.bin
+refuses "too long" "bad/long.bin' is damaged: its header counts" $tiny --vocab-size 60 -i bad/long.bin
+refuses "another version" "bad/version.bin' is a token shard of version 9" $tiny --vocab-size 60 -i bad/version.bin
+refuses "no tokens" "bad/none.bin' holds no tokens" $tiny --vocab-size 60 -i bad/none.bin
+refuses "a text" "'text' is no file of uint16 tokens|'text': the token at offset 0 is" $tiny --vocab-size 60 -i text
+refuses "a text, the vocabulary unknown" "vocabulary size is unknown.*give --vocab-size" $tiny -i text
+large="bad/token.bin': the token at offset [0-9]+ is 65[0-9]+, but the vocabulary has 60"
+refuses "token beyond the vocabulary" "$large" $tiny --vocab-size 60 -i bad/token.bin
+refuses "the same in validation" "$large" $tiny --vocab-size 60 -j bad/token.bin
+refuses "vocabulary smaller than the data's" "data has a vocabulary of [0-9]+ tokens, the model one of 20" $tiny --vocab-size 20
+refuses "text shorter than a row" "fewer than the [0-9]+ that a row needs" $tiny -t 100000
+copy data broken && printf '{"vocab_size": -1}' >broken/dataset.json
+refuses "broken description" "broken/dataset.json'.*vocab_size must be" $tiny -i broken/train.bin
+nano="$tiny -i nano/train.bin -j nano/val.bin"
+mkdir nano && tail -c +1025 data/train.bin >nano/train.bin && tail -c +1025 data/val.bin >nano/val.bin
+refuses "headerless, vocabulary unknown" "no dataset.json lies beside nano/train.bin; give --vocab-size" $nano
+refuses "headerless, vocabulary too small" "is [0-9]+, but the vocabulary has 9 tokens" $nano --vocab-size 9
+works "headerless with --vocab-size" $nano --vocab-size 60 -o nano/out
+$tiny --vocab-size 60 -o nano/same >/dev/null
+holds "headerless files hold the same tokens" same_state nano/out nano/same
+if python3 -c '
+import json, pickle
+characters = json.load(open("data/characters.json"))["characters"]
+meta = {"vocab_size": len(characters), "itos": dict(enumerate(characters)), "stoi": {c: i for i, c in enumerate(characters)}}
+pickle.dump(meta, open("nano/meta.pkl", "wb"))' 2>/dev/null; then
+    works "nanogpt_meta.py" python3 "$meta_script" nano
+    works "headerless with its description" $nano -o nano/out
+    $tiny -o nano/same >/dev/null
+    holds "the description gives the same vocabulary" same_state nano/out nano/same
+    works "its text" bin/sample_gpt --model nano/out --max-tokens 20 --prompt "the sea"
+    says "its text begins with the prompt" "^the sea"
+fi
+
+# ---- A run and its files ----
+
+group "runs"
+works "train" $tiny --log-every 1 --eval-every 5 --checkpoint-every 5 --keep 2 --lr 1e-2 -o run
+says "the banner counts parameters" "2 layers, 2 heads, 32 channels, vocabulary [0-9]+, RoPE, [0-9,]+ parameters"
+says "the banner names the source" "from text"
+says "the end names the best loss" "^done: best validation loss [0-9.]+; the model is in run/best"
+keys_complete() {
+    awk '{ for (i = split("step loss lr grad_norm tokens_per_s ms elapsed_s", key, " "); i > 0; i--)
+               if (!index($0, "\"" key[i] "\": ")) bad = 1 }
+         !/^\{.*\}$/ || ((NR % 5 == 0) != (/"train_loss": [0-9]/ && /"val_loss": [0-9]/)) || !index($0, "{\"step\": " NR ",") { bad = 1 }
+         END { exit bad || NR != 20 }' "$1/log.jsonl"
+}
+holds "the log has every step once, with its keys" keys_complete run
+best_is_best() {
+    step=$(sed -nE 's/.*"step": ([0-9]+).*"val_loss": ([0-9.]+).*/\2 \1/p' run/log.jsonl | sort -n | sed -n '1s/.* //p')
+    [ "$(readlink run/best)" = "$(printf 'step_%08d' "$step")" ]
+}
+holds "best is the checkpoint of the lowest validation loss" best_is_best
+holds "the last two are kept" [ -e run/step_00000015/state.json -a -e run/step_00000020/state.json -a ! -e run/step_00000005 ]
+holds "last is the newest" [ "$(readlink run/last)" = step_00000020 ]
+works "eval-only of a run's newest state" bin/train_gpt --eval-only --resume auto -o run
+says "it gives the loss of the log" "val loss $(printf %.4f "$(sed -nE '$s/.*"val_loss": ([0-9.]+).*/\1/p' run/log.jsonl)") "
+untouched "eval-only writes nothing"
+works "eval-only of a model" bin/train_gpt --eval-only --model run/last -i data/train.bin -j data/val.bin
+says "it prints losses and perplexity" "^train loss [0-9.]+ \| val loss [0-9.]+ \| val ppl [0-9.]+"
+works "the same again, into another directory" $tiny --log-every 1 --eval-every 5 --checkpoint-every 5 --keep 2 --lr 1e-2 -o again
+holds "the weights are the same" same_state run again
+holds "the logs are the same, times aside" same_log run again
+works "another seed" $tiny -o again2 -s 7
+holds "another seed gives other weights" [ -n "$(same_state again again2 2>&1)" ]
+works "a second run into one directory" $tiny -x 3 -o again
+says "it tells where the older one is" "earlier run in again is kept as again.1"
+holds "the older run is whole" same_state run again.1
+works "a third, the name ending in /" $tiny -x 3 -o again/
+holds "the second is kept" [ -e again.2/last/state.json -a "$(readlink again.2/last)" = step_00000003 ]
+works "no steps" $tiny -x 0 -o zero
+works "its state is the first one" bin/train_gpt --resume auto -x 2 -o zero
+
+refuses "out is a file" "directory 'text'.*in the way" $tiny -o text
+refuses "out lies below a file" "cannot create the directory 'text'.*in the way" $tiny -o text/run
+refuses "out cannot be made" "cannot create the directory '/proc/run'" $tiny -o /proc/run
+refuses "a refused command leaves the older run in place" "expected a number" $tiny -o run --lr x
+refuses "bad data leave the older run in place" "no token file" $tiny -o run -i missing.bin
+
+group "batches"
+works "grad-accum 4 x batch 2" $tiny --log-every 1 --dropout 0.1 -b 2 -g 4 -o accumulated
+works "batch 8" $tiny --log-every 1 --dropout 0.1 -b 8 -g 1 -o whole
+works "total-batch" $tiny --log-every 1 --dropout 0.1 -b 4 --total-batch 128 -o total
+holds "accumulation gives the losses of one batch" losses_agree accumulated whole
+holds "total-batch sets grad-accum" losses_agree accumulated total
+works "batch-schedule" $tiny --log-every 1 --batch-schedule 0:1,5:4 -o growing
+holds "the batch grows when it should" [ "$(sed -nE '5,6s/.*"tokens": ([0-9]+),.*/\1/p' growing/log.jsonl | tr '\n' ' ')" = "32 128 " ]
+
+# ---- Resuming ----
+
+# exactly NAME OPTIONS...: stopped after the first step and after the second, then resumed, a run ends as if it had never stopped.
+exactly() {
+    what=$1
+    shift
+    works "$what, straight" $tiny --log-every 1 --eval-every 5 -o straight "$@"
+    works "$what, stopped" $tiny --log-every 1 --eval-every 5 -o stopped "$@" --max-time 1e-9
+    works "$what, stopped again" bin/train_gpt --resume auto -o stopped --max-time 1e-9
+    works "$what, resumed" bin/train_gpt --resume auto -o stopped
+    says "$what, resumed where it stopped" "stopped/step_00000002: step 2"
+    holds "$what: the same weights and moments" same_state straight stopped
+    holds "$what: the same log" same_log straight stopped
+    rm -rf straight stopped straight.* stopped.*
+}
+
+group "resume"
+exactly "rope, dropout" --dropout 0.1
+exactly "learned, untied, shards in order" -e learned --no-tie --data-order shards --dropout 0.1
+exactly "sgd, growing batch" --optimizer sgd --lr 0.1 --batch-schedule 0:1,2:3,10:2
+[ -n "$bf16" ] && exactly "bf16" --dtype bf16 --dropout 0.1
+works "half the steps" $tiny --schedule constant --dropout 0.1 -x 10 -o half
+works "then all of them" bin/train_gpt --resume auto -x 20 -o half
+$tiny --schedule constant --dropout 0.1 -o straight >/dev/null
+holds "as if never stopped" same_state straight half
+works "a finished run has nothing left to do" bin/train_gpt --resume auto -o half
+works "from a named checkpoint into a new directory" bin/train_gpt --resume half/last -x 22 -o branch
+works "the run's own --model may be repeated" $tiny -m baby --resume auto -x 21 -o half
+refuses "no run there" "no checkpoint in empty to resume from" $tiny --resume auto -o empty
+refuses "no such directory" "no checkpoint in missing to resume from" $tiny --resume auto -o missing
+refuses "no such checkpoint" "missing is not a directory" $tiny --resume missing -o half
+refuses "more layers" "n_layer is 2 in the checkpoint, but 3 was asked for" $tiny --resume auto -o run --n-layer 3
+refuses "other positions" "pos .* is 1 in the checkpoint, but 0 was asked for" $tiny --resume auto -o run -e learned
+refuses "other RoPE base" "rope_base is 10000 in the checkpoint, but 500 was asked for" $tiny --resume auto -o run --rope-base 500
+refuses "another preset" "run began with --model baby, not gpt2-124M" bin/train_gpt --resume auto -o run -m gpt2-124M
+refuses "an older step than the newest there" "newer than step 15 to resume from; choose another --out" \
+    $tiny --resume run/step_00000015 -o run
+
+group "signals"
+for signal in INT TERM; do
+    $tiny --schedule constant --dropout 0.1 -x 1000000 --log-every 1 -o signal >"$work/stdout" 2>"$work/stderr" &
+    process=$!
+    wait_for grep -q '"step": 5,' signal/log.jsonl
+    kill -$signal $process
+    wait $process
+    status=$?
+    process=
+    holds "SIG$signal: exit status 130" [ $status -eq 130 ]
+    holds "SIG$signal: no complaint" [ ! -s "$work/stderr" ]
+    says "SIG$signal: the last line tells how to go on" "^interrupted: step [0-9]+ is saved in signal; go on with --resume auto"
+    stopped_at=$(readlink signal/last | sed 's/step_0*//')
+    steps=$((stopped_at + 5))
+    works "SIG$signal: resumed" bin/train_gpt --resume auto -x $steps -o signal
+    $tiny --schedule constant --dropout 0.1 -x $steps --log-every 1 -o straight >/dev/null
+    holds "SIG$signal: as if never stopped" same_state straight signal
+    rm -rf signal straight
+done
+
+# ---- Damage ----
+
+group "damaged checkpoints"
+copy run/step_00000020 sound
+damages() { refuses "$1: resume" "bad/point|damaged" $tiny --resume bad/point -o new; }
+for file in config.json model.safetensors optimizer.safetensors characters.json state.json; do
+    bytes=$(size sound/$file)
+    for at in 0 $((bytes / 3)) $((bytes / 2)) $((bytes - 2)); do
+        copy sound bad/point && flip bad/point/$file $at
+        damages "a bit flipped at byte $at of $file"
+    done
+    if [ $file != optimizer.safetensors ]; then
+        refuses "a bit flipped in $file: sample" "bad/point|damaged" bin/sample_gpt --model bad/point --max-tokens 5
+        refuses "a bit flipped in $file: start from it" "bad/point|damaged" $tiny --model bad/point -o new
+    fi
+    copy sound bad/point && head -c $((bytes - 1)) sound/$file >bad/point/$file
+    damages "$file a byte short"
+    printf 'xx' >>bad/point/$file
+    damages "$file a byte too long"
+    : >bad/point/$file
+    damages "$file empty"
+    rm bad/point/$file
+    damages "$file missing"
+done
+copy sound bad/point && printf '{"format": "another"}' >bad/point/state.json
+damages "state.json of another program"
+copy run lost && flip lost/step_00000020/model.safetensors 70000
+run $tiny --resume auto -o lost --checkpoint-every 5
+holds "auto passes over a damaged checkpoint" [ $status -eq 0 ]
+says "it goes on from the one before" "^resume .*lost/step_00000015: step 15"
+holds "it names the damaged one" grep -q "warning: .*renamed damaged_step_00000020: .*model.safetensors is damaged" "$work/stderr"
+holds "the result is the same" same_state run lost
+copy run lost && for point in lost/step_*; do flip $point/model.safetensors 70000; done
+refuses "auto with none whole" "no complete checkpoint in lost .*model.safetensors is damaged" $tiny --resume auto -o lost
+copy run lost && mv lost/step_00000020 lost/.writing-step_00000020
+works "auto with a half-written one" $tiny --resume auto -o lost --checkpoint-every 5
+holds "the half-written one is gone" [ ! -e lost/.writing-step_00000020 ]
+holds "and the run ends alike" same_state run lost
+rm -rf lost bad/point
+
+group "full disk"
+works "the run before" $tiny -x 10 -o full
+cp -R full/step_00000010 full_before
+fails "a checkpoint too large" "step 20: the checkpoint could not be written: .*File too large; the earlier ones are untouched" \
+    sh -c "trap '' XFSZ; ulimit -f 60; exec bin/train_gpt --resume auto -x 20 -o full"
+holds "the earlier checkpoint is untouched" diff -r full_before full/step_00000010
+holds "nothing is left of the new one" [ -z "$(ls -d full/.writing-* full/step_00000020 2>/dev/null)" ]
+works "the run goes on when there is room" bin/train_gpt --resume auto -x 20 -o full
+mkdir small
+if mount -t tmpfs -o size=2m tmpfs small 2>/dev/null; then
+    run $tiny -x 1000 --checkpoint-every 1 --keep 1000 -o small/run
+    holds "full disk: exit status 1" [ $status -eq 1 ]
+    holds "full disk: the sentence" grep -Eq "step [0-9]+: the checkpoint could not be written: .*No space left on device" "$work/stderr"
+    works "full disk: the earlier checkpoint loads" bin/train_gpt --eval-only --resume auto -o small/run
+    works "full disk: it can be sampled" bin/sample_gpt --model small/run/last --max-tokens 5
+    rm -rf small/run/step_00000001 small/run/step_00000002
+    works "full disk: the run goes on when there is room" bin/train_gpt --resume auto -x 15 --keep 1 -o small/run
+    umount small
+fi
+
+# Each round gets at least one checkpoint further. Every other one is killed while it writes one, the others anywhere.
+group "kill -9"
+OMP_NUM_THREADS=1   # the many steps go quicker so on a busy machine
+long="$tiny --n-embd 96 --dropout 0.1 -x 500 --eval-every 100"
+works "the run that nobody disturbs" $long -o undisturbed
+further() { [ "$(readlink killed/last)" != "$newest" ]; }
+half_written() {
+    set -- killed/.writing-*
+    [ -e "$1" ]
+}
+newest=
+midway=0
+round=0
+$long --checkpoint-every 1 -o killed >/dev/null 2>"$work/stderr" &
+process=$!
+while [ $round -lt 24 ]; do
+    round=$((round + 1))
+    if ! wait_for further; then
+        fail "round $round" "no checkpoint after $newest"
+        break
+    fi
+    pass
+    if [ $((round % 2)) -eq 0 ]; then sleep 0.00$((round * 7 % 10))
+    else while ! half_written && kill -0 $process 2>/dev/null; do :; done
+    fi
+    kill -9 $process 2>/dev/null
+    wait $process 2>/dev/null
+    newest=$(readlink killed/last)
+    half_written && midway=$((midway + 1))
+    bin/train_gpt --resume auto -o killed >/dev/null 2>"$work/stderr" &
+    process=$!
+done
+kill -9 $process 2>/dev/null
+wait $process 2>/dev/null
+process=
+holds "several of the rounds hit a checkpoint half-written" [ $midway -ge 4 ]
+works "the last round ends the run" bin/train_gpt --resume auto --checkpoint-every 0 -o killed
+holds "its weights are those of the undisturbed run" same_state undisturbed killed
+holds "its log is that of the undisturbed run" same_log undisturbed killed
+holds "nothing half-written is left" [ -z "$(ls -d killed/.writing-* killed/damaged_* 2>/dev/null)" ]
+
+# ---- Numbers that are not finite ----
+
+
+group "not finite"
+OMP_NUM_THREADS=2
+wild="$tiny --optimizer sgd --lr 1000 --grad-clip 0 --schedule constant --warmup 0 --checkpoint-every 1"
+fails "the loss" "step [0-9]+: the loss is -?(nan|inf); no parameter was changed" $wild -o wild
+says "the steps before were taken" "^step  1/20"
+cp -R wild wild_before
+fails "it stops there again" "step [0-9]+: the loss is -?(nan|inf)" $wild --resume auto -o wild
+holds "the checkpoints are as they were" diff -r wild_before wild
+fails "check-numerics names the op" "step [0-9]+: output [0-9] of [a-z_]+ holds NaN or Inf" $wild --check-numerics --resume auto -o wild
+holds "the checkpoints are still as they were" diff -r wild_before wild
+fails "in an evaluation" "step [0-9]+: the (evaluation gives a train loss of|loss is)" $wild --eval-every 1 -o wild
+works "the best one before can be resumed" bin/train_gpt --eval-only --resume wild/best
+
+# ---- Context length ----
+
+group "context"
+from="bin/train_gpt -i data/train.bin -j data/val.bin -b 2 -g 1 -x 2"
+works "a longer table than the rows" $tiny -e learned --max-seq-len 64 -t 32 -o table
+works "all of it used" $from --model table -t 64 -o table64
+refuses "more than there is" "--seq-len 65 is beyond the learned position table of 64 rows" $from --model table -t 65 -o new
+works "a model's own length is the default" $from --model table -o table2
+says "it is that of the table" "2 rows x 64 tokens"
+works "RoPE at twice the length" $from --model run -t 32 -o longer
+says "it is the same model" "2 layers, 2 heads, 32 channels"
+holds "its context is the new length" grep -q '"n_positions": 32' longer/last/config.json
+
+# ---- Sampling ----
+
+sample="bin/sample_gpt --model run --max-tokens 100"
+# texts_agree NAME COMMAND1 COMMAND2: both print the same; texts_differ: they do not.
+two_texts() {
+    works "$1, one" $2
+    cp "$work/stdout" "$work/text"
+    works "$1, two" $3
+}
+texts_agree() {
+    two_texts "$@"
+    holds "$1" cmp "$work/text" "$work/stdout"
+}
+texts_differ() {
+    two_texts "$@"
+    holds "$1" sh -c "! cmp -s '$work/text' '$work/stdout'"
+}
+
+group "sampling"
+works "help" bin/sample_gpt --help
+for shown in --model --prompt --n --max-tokens --temperature --top-k --top-p --seed --cache; do
+    says "help names $shown" "(^| )$shown( |$)"
+done
+works "a prompt" $sample --prompt "the sea"
+says "the text begins with it" "^the sea"
+printf 'a ship' >prompt
+works "a prompt in a file" $sample --prompt FILE:prompt
+says "the text begins with the file's" "^a ship"
+works "a prompt longer than the context" $sample --prompt "the sea and a ship of old men went out, but no wind came"
+texts_agree "the same seed, the same text" "$sample -s 5" "$sample -s 5"
+texts_differ "another seed, another text" "$sample -s 5" "$sample -s 6"
+texts_agree "with and without the cache, beyond the context" "$sample -s 5 --cache 1" "$sample -s 5 --cache 0"
+texts_agree "temperature 0 needs no seed" "$sample --temperature 0 -s 1" "$sample --temperature 0 -s 2"
+texts_agree "top-k 1 is temperature 0" "$sample --temperature 0" "$sample --top-k 1 -s 3"
+texts_agree "top-p 0 is temperature 0" "$sample --temperature 0" "$sample --top-p 0 -s 4"
+texts_agree "a run is its best checkpoint" "$sample" "bin/sample_gpt --model run/best --max-tokens 100"
+texts_agree "a checkpoint by name" "$sample" "bin/sample_gpt --model run/$(readlink run/best) --max-tokens 100"
+[ -n "$bf16" ] && works "bf16" $sample --dtype bf16
+[ -n "$bf16" ] || refuses "bf16 where there is none" "use --dtype fp32" $sample --dtype bf16
+works "a learned table" bin/sample_gpt --model table --max-tokens 100
+works "three samples" $sample -n 3
+holds "they are numbered" [ "$(grep -c '^--- sample [123]$' "$work/stdout")" -eq 3 ]
+run sh -c "$sample --max-tokens 1000000000 | head -c 10"
+holds "a reader that goes away ends it" [ $status -eq 0 -a "$(size "$work/stdout")" -eq 10 ]
+fails "nowhere to write" "could not be written" sh -c "$sample >/dev/full"
+refuses "missing model" "missing is not a directory" bin/sample_gpt --model missing
+refuses "no model there" "empty holds no model" bin/sample_gpt --model empty
+refuses "empty prompt" "prompt is empty" $sample --prompt ""
+refuses "empty prompt in a file" "prompt is empty" $sample --prompt FILE:nothing
+refuses "missing prompt file" "missing.*No such file" $sample --prompt FILE:missing
+refuses "unknown character" "prompt.*line 1, character 3: 'Z' .*not among the [0-9]+ characters" $sample --prompt "abZ"
+refuses "unknown character of many bytes" "prompt.*'\\?*.*' .*U\+4E2D.*not among" $sample --prompt 中
+refuses "prompt that is no UTF-8" "prompt.*not UTF-8" $sample --prompt "$(printf 'a\377')"
+refuses "prompt with a zero byte" "zero byte" $sample --prompt FILE:data/train.bin
+refuses "top-p out of range" "--top-p is '1.5'; expected a number from 0 to 1" $sample --top-p 1.5
+refuses "temperature NaN" "--temperature is 'nan'; expected a number" $sample --temperature nan
+refuses "unknown flag" "unknown option '--topk'; the nearest is --top-k" $sample --topk 3
+refuses "unknown device" "--device 'tpu' is not in this build" $sample --device tpu
+copy run/last plain && rm plain/state.json plain/optimizer.safetensors
+texts_agree "a directory of weights alone" "bin/sample_gpt --model plain" "bin/sample_gpt --model run/last"
+rm plain/characters.json
+refuses "a model without a vocabulary" "no vocabulary in 'plain'" bin/sample_gpt --model plain
+cp data/characters.json plain && head -c 50000 run/last/model.safetensors >plain/model.safetensors
+refuses "weights cut off" "plain/model.safetensors" bin/sample_gpt --model plain
+fails "wild weights" "logits are not finite" bin/sample_gpt --model wild_before/last
+
+group
+echo
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
