@@ -1,5 +1,5 @@
 /* matmul_test.c: the products of a linear layer on every backend against double precision; the CPU's activations and what it
-   promises beyond the contract (any number of threads gives the same bits, the same `out` whether `pre` is kept or not). */
+   promises beyond the contract (the same bits when run again, and in `out` whether `pre` is kept or not). */
 #include "op_test.h"
 
 #include "activation.h"

@@ -4,40 +4,44 @@
 # portable build without oneDNN, and each fuzz target for FUZZ_SECONDS (60 in CI, 5 otherwise). Ends with "N passed, N failed".
 set -eu
 cd "$(dirname "$0")/.."
+export OMP_WAIT_POLICY=passive   # threads that spin would starve each other where other programs run too
 jobs=$(nproc 2>/dev/null || echo 2)
 
-missing=""
+missing="" optional=""
 need() {   # need PROGRAM-OR-HEADER PACKAGE
     case $1 in
-        *.h) for root in /usr/include /usr/local/include; do [ -e "$root/$1" ] && return 0; done ;;
-        *) command -v "$1" >/dev/null 2>&1 && return 0 ;;
+        *.h) for root in /usr/include /usr/local/include; do if [ -e "$root/$1" ]; then return 0; fi; done ;;
+        *) if command -v "$1" >/dev/null 2>&1; then return 0; fi ;;
     esac
     missing="$missing $2"
 }
 need make make
-need gcc gcc
+need gcc "gcc libc6-dev"
+need g++ g++
 need clang clang
 need cmocka.h libcmocka-dev
 need oneapi/dnnl/dnnl.h libdnnl-dev
 need python3 python3
-if command -v clang >/dev/null 2>&1; then
-    [ -e "$(clang -print-resource-dir 2>/dev/null)/lib/linux/libclang_rt.fuzzer-$(uname -m).a" ] || missing="$missing libclang-rt-dev"
-    printf '#include <omp.h>\n' | clang -fopenmp -E - >/dev/null 2>&1 || missing="$missing libomp-dev"
-else
-    missing="$missing libclang-rt-dev libomp-dev"
-fi
-if [ -n "$missing" ]; then
+clang_has() { printf "$1" | clang -x c - "$2" -o /dev/null >/dev/null 2>&1; }
+clang_has '#include <omp.h>\nint main(void) { return omp_get_max_threads() == 0; }' -fopenmp || optional="$optional libomp-dev"
+clang_has '#include <stddef.h>\nint LLVMFuzzerTestOneInput(const char *d, size_t n) { return d == NULL && n; }' -fsanitize=fuzzer ||
+    optional="$optional libclang-rt-dev"
+if [ -n "$missing$optional" ]; then
     sudo=""
     [ "$(id -u)" -eq 0 ] || sudo="sudo"
     if ! command -v apt-get >/dev/null 2>&1; then
-        echo "test.sh: please install:$missing" >&2
+        echo "test.sh: please install:$missing$optional" >&2
         exit 1
     fi
-    echo "== installing:$missing"
-    if ! { $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing libc6-dev g++; }; then
-        echo "test.sh: the installation failed; please run: apt-get install$missing" >&2
+    install() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+    echo "== installing:$missing$optional"
+    $sudo apt-get update || echo "test.sh: the package lists could not be brought up to date; going on with the old ones"
+    # shellcheck disable=SC2086
+    if [ -n "$missing" ] && ! install $missing; then
+        echo "test.sh: the installation failed; please run as root: apt-get install$missing" >&2
         exit 1
     fi
+    for package in $optional; do install "$package" || echo "test.sh: no package $package here; its tests do less"; done
 fi
 
 log=$(mktemp)
