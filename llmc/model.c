@@ -406,14 +406,17 @@ static void host_done(const Model *m, Tensor flat, float *host, bool changed) {
     free(host);
 }
 
-/* The bf16 copy of new fp32 weights. */
+/* The bf16 copy of new fp32 weights, in pieces: a whole second copy would be more memory than the plan says. */
 static void round_weights(Model *m, const float *host) {
+    enum { PIECE = 1 << 18 };
     if (m->spec.dtype == F32) return;
-    int64_t n = m->table.elements;
-    uint16_t *half = (uint16_t *)xmalloc((size_t)n * sizeof *half);
-    bf16_of_floats(half, host, n);
-    m->backend->upload(m->parameters.data, half, tensor_bytes(m->parameters), m->stream);
-    m->backend->synchronize(m->stream);
+    uint16_t *half = (uint16_t *)xmalloc(PIECE * sizeof *half);
+    for (int64_t i = 0; i < m->table.elements; i += PIECE) {
+        int64_t n = m->table.elements - i < PIECE ? m->table.elements - i : PIECE;
+        bf16_of_floats(half, host + i, n);
+        m->backend->upload((uint16_t *)m->parameters.data + i, half, (size_t)n * sizeof *half, m->stream);
+        m->backend->synchronize(m->stream);
+    }
     free(half);
 }
 
