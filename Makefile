@@ -11,10 +11,10 @@ BUILD    ?= build
 BIN      ?= .
 
 CFLAGS  ?= -O3 -g
-CFLAGS  += -std=gnu11 -Wall -Wextra $(if $(WERROR),-Werror) -fno-math-errno -fno-trapping-math -MMD -MP -I.
-CFLAGS  += $(if $(ARCH),-march=$(ARCH)) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
-LDFLAGS += $(if $(SANITIZE),-fsanitize=$(SANITIZE))
-LDLIBS  += -lm -lpthread
+override CFLAGS += -std=gnu11 -Wall -Wextra $(if $(WERROR),-Werror) -fno-math-errno -fno-trapping-math -MMD -MP -I.
+override CFLAGS += $(if $(ARCH),-march=$(ARCH)) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+override LDFLAGS += $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+override LDLIBS += -lm -lpthread
 
 # What this machine has. Each probe compiles a line of C.
 probe = $(shell printf '$(1)' | $(CC) -x c - $(2) -o /dev/null 2>/dev/null && echo 1)
@@ -32,9 +32,9 @@ $(error CUDA=1 but nvcc is not on the PATH: install the CUDA toolkit, or use CUD
 endif
 $(info $(CC): oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (sm_$(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(HAVE_GPU),found,not found))))
 endif
-CFLAGS  += $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(USE_CUDA),-DUSE_CUDA)
-LDFLAGS += $(if $(OPENMP),-fopenmp)
-LDLIBS  := $(if $(HAVE_ONEDNN),-ldnnl) $(LDLIBS)
+override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(USE_CUDA),-DUSE_CUDA)
+override LDFLAGS += $(if $(OPENMP),-fopenmp)
+override LDLIBS := $(if $(HAVE_ONEDNN),-ldnnl) $(LDLIBS)
 
 PROGRAMS := train_gpt sample_gpt tokenizer test_gpt
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c))
@@ -43,7 +43,7 @@ LINK     = $(if $(USE_CUDA),$(NVCC) $(LDFLAGS:%=-Xcompiler %),$(CC) $(LDFLAGS))
 CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kernels/*.cu)))
 DATA     := data/characters/dataset.json
 
-.PHONY: all tests test check bench clean $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.PHONY: all tests test check bench clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
 .SECONDARY:
 all: $(PROGRAMS)
 tests: $(TESTS)
@@ -51,16 +51,23 @@ ifneq ($(BIN),.)
 $(PROGRAMS): %: $(BIN)/%
 endif
 
-$(BUILD)/%.o: %.c Makefile
+# Objects are made anew when the compiler or its flags change, as when oneDNN was installed since.
+flags = $(CC) $(CFLAGS) $(USE_CUDA)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(flags)' | cmp -s - $@ || echo '$(flags)' >$@
+FORCE:
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c $< -o $@
 
 # The trainer is C that is also C++: nvcc compiles it where CUDA is built.
 NVCCFLAGS = -O3 -std=c++17 -I. -DUSE_CUDA $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -Xcompiler -Wall,-Wextra
-$(BUILD)/train_gpt.o: train_gpt.cu Makefile
+$(BUILD)/train_gpt.o: train_gpt.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(if $(USE_CUDA),$(NVCC) $(NVCCFLAGS) -MMD -c $< -o $@,$(CC) $(CFLAGS) -x c -c $< -o $@)
-$(BUILD)/%.cu.o: %.cu Makefile
+$(BUILD)/%.cu.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) -MMD -c $< -o $@
 
