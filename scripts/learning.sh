@@ -24,10 +24,9 @@ for name in $names; do
     for seed in 1 2 3; do
         for pos in rope learned; do
             run=$directory/$name-$pos-$seed
-            if grep -qs '"done": *true' "$run/final.json"; then continue; fi
-            echo "./train_gpt $options -e $pos -s $seed --checkpoint-every 0 --log-every 10 -o $run $* >$run.txt 2>&1 &&" \
-                "./train_gpt $options -e $pos -s $seed --eval-only --eval-batches 0 --model $run/last -o $run $* >$run.final.txt 2>&1 &&" \
-                "sed -n 's/^train loss \([0-9.]*\) | val loss \([0-9.]*\).*/{\"done\": true, \"train_loss\": \1, \"val_loss\": \2}/p' $run.final.txt >$run/final.json" >>"$commands"
+            if grep -qs '^train loss' "$run.final.txt"; then continue; fi
+            printf '%s\n' "./train_gpt $options -e $pos -s $seed --checkpoint-every 0 --log-every 10 -o $run $* >$run.txt 2>&1 && \
+./train_gpt $options -e $pos -s $seed --eval-only --eval-batches 0 --model $run/last -o $run $* >$run.final.txt 2>&1" >>"$commands"
         done
     done
 done
@@ -42,14 +41,20 @@ for name in $names; do
     for seed in 1 2 3; do
         row="| $seed"
         for pos in rope learned; do
-            final=$directory/$name-$pos-$seed/final.json
-            if ! [ -s "$final" ]; then echo "learning.sh: $directory/$name-$pos-$seed did not finish; see $directory/$name-$pos-$seed.txt" >&2; status=1; continue; fi
-            row="$row | $(sed 's/.*"train_loss": \([0-9.]*\), "val_loss": \([0-9.]*\).*/\1 | \2/' "$final")"
+            run=$directory/$name-$pos-$seed
+            losses=$(sed -n 's/^train loss \([0-9.]*\) | val loss \([0-9.]*\).*/\1 | \2/p' "$run.final.txt" 2>/dev/null)
+            if [ -z "$losses" ]; then
+                echo "learning.sh: $run did not finish; see $run.txt" >&2
+                status=1
+            fi
+            row="$row | ${losses:-- | -}"
         done
         echo "$row |"
     done
     runs=""
     for pos in rope learned; do for seed in 1 2 3; do runs="$runs $directory/$name-$pos-$seed"; done; done
-    if python3 -c 'import matplotlib' 2>/dev/null; then python3 scripts/plot.py $runs -o "$directory/$name.png"; fi
+    for python in python3 /usr/bin/python3; do
+        if $python -c 'import matplotlib' 2>/dev/null; then $python scripts/plot.py $runs -o "$directory/$name.png"; break; fi
+    done
 done
 exit $status
