@@ -128,8 +128,8 @@ static bool write_contents(const char *directory, const Model *m, const RunState
     return ok && write_state(directory, m, state, options, error) && directory_sync(directory, error);
 }
 
-/* Puts the finished directory in its place. Where one of that name exists already the two change places in one step, if the file system can;
-   the old one then goes. */
+/* Puts the finished directory in its place. Where one of that name exists already the two change places in one step, and
+   the old one goes; on a file system that cannot exchange, this one name is missing for a moment, and older checkpoints stand in. */
 static bool move_into_place(const char *temporary, const char *final, char error[ERROR_SIZE]) {
     enum { EXCHANGE = 2 };
     if (path_exists(final)) {
