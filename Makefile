@@ -6,6 +6,7 @@ ARCH     ?= native
 SANITIZE ?=
 ONEDNN   ?= auto
 CUDA     ?= auto
+EMU      ?= auto
 CUDA_ARCHS ?= 80 90
 BUILD    ?= build
 BIN      ?= .
@@ -24,6 +25,7 @@ HAVE_ONEDNN := $(if $(filter 0,$(ONEDNN)),,$(call probe,\043include <oneapi/dnnl
 ifeq ($(ONEDNN)$(HAVE_ONEDNN),1)
 $(error ONEDNN=1 but oneDNN was not found: install libdnnl-dev, or use ONEDNN=0 for the portable matmul)
 endif
+HAVE_CXX := $(if $(filter 0,$(EMU)),,$(call probe,int main(void){return 0;},-x c++ -lstdc++))
 NVCC := $(shell command -v nvcc 2>/dev/null)
 HAVE_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1)
 USE_CUDA := $(if $(filter 1,$(CUDA)),1,$(if $(filter auto,$(CUDA)),$(if $(NVCC),$(HAVE_GPU))))
@@ -41,6 +43,10 @@ TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c)
 LIBRARY  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard kernels/*.c llmc/*.c)))
 LINK     = $(if $(USE_CUDA),$(NVCC) $(LDFLAGS:%=-Xcompiler %),$(CC) $(LDFLAGS))
 CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kernels/*.cu)))
+# The same kernels compiled for the emulator, with stand-ins for the files that call NVIDIA's libraries: in tests, and where EMU=1.
+NVIDIA_ONLY := kernels/gemm.cu kernels/sdpa.cu
+EMU_OBJECTS := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out $(NVIDIA_ONLY),$(wildcard kernels/*.cu)) $(wildcard dev/emulator/*.cpp))
+EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 DATA     := data/characters/dataset.json
 
 .PHONY: all tests test check bench clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
@@ -71,11 +77,21 @@ $(BUILD)/%.cu.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) -MMD -c $< -o $@
 
+# Of the emulator only its backend is visible: the cuda_ functions in it are not those of the GPU.
+EMUFLAGS = -std=c++17 $(filter-out -std=% -MMD -MP,$(CFLAGS)) -O2 -fno-strict-aliasing -Wno-unknown-pragmas -Idev/emulator -Dcuda_backend=emu_backend
+$(BUILD)/emu/%.o: % $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CXX) $(EMUFLAGS) -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/emu.o: $(EMU_OBJECTS)
+	ld -r $^ -o $@.all
+	objcopy --keep-global-symbol=emu_backend $@.all $@
+
 $(PROGRAMS:%=$(BIN)/%): $(BIN)/%: $(BUILD)/%.o $(LIBRARY) $(CUDA_OBJECTS)
 	@mkdir -p $(@D)
-	$(LINK) $^ $(LDLIBS) -o $@
-$(BUILD)/%_test: $(BUILD)/%_test.o $(LIBRARY) $(CUDA_OBJECTS)
-	$(LINK) $^ -lcmocka $(LDLIBS) -o $@
+	$(LINK) $^ $(LDLIBS) $(if $(filter $(EMULATOR),$^),-lstdc++) -o $@
+$(BIN)/test_gpt: $(EMULATOR)
+$(BUILD)/%_test: $(BUILD)/%_test.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
+	$(LINK) $^ -lcmocka $(LDLIBS) $(if $(EMULATOR),-lstdc++) -o $@
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)
 	$(LINK) $^ $(LDLIBS) -o $@
 

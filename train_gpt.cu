@@ -111,11 +111,11 @@ static int64_t parameter_count(const Config *config) {
 }
 
 /* The largest micro-batch whose plan fits into `bytes`. */
-static int64_t largest_batch(ModelSpec spec, double bytes) {
+static int64_t largest_batch(ModelSpec spec, const Backend *backend, double bytes) {
     int64_t fits = 0;
     for (int64_t step = 1 << 16; step > 0; step /= 2) {
         spec.B = fits + step;
-        if ((double)model_plan(&spec).total <= bytes) fits += step;
+        if ((double)model_plan(&spec, backend).total <= bytes) fits += step;
     }
     return fits;
 }
@@ -123,7 +123,7 @@ static int64_t largest_batch(ModelSpec spec, double bytes) {
 static void print_plan(const Trainer *t) {
     char text[32];
     const ModelSpec *spec = &t->spec;
-    MemoryPlan plan = model_plan(spec);
+    MemoryPlan plan = model_plan(spec, t->backend);
     format_count(text, (double)parameter_count(&spec->config));
     printf("parameters            %18s\n", text);
     format_count(text, (double)config_matmul_parameters(&spec->config));
@@ -139,15 +139,15 @@ static void print_plan(const Trainer *t) {
     }
     format_bytes(text, (double)plan.total);
     printf("memory                %18s\n", text);
-    double free_bytes = machine_free_memory();
+    double free_bytes = t->backend->free_memory();
     format_bytes(text, free_bytes);
-    printf("largest batch         %18lld   (fits into the %s that are free)\n", (long long)largest_batch(*spec, free_bytes), text);
+    printf("largest batch         %18lld   (fits into the %s that are free)\n", (long long)largest_batch(*spec, t->backend, free_bytes), text);
 }
 
 /* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */
 static void check_memory(const Trainer *t) {
     char needed[32], there[32];
-    double total = (double)model_plan(&t->spec).total, free_bytes = machine_free_memory();
+    double total = (double)model_plan(&t->spec, t->backend).total, free_bytes = t->backend->free_memory();
     if (!t->backend->host_memory || total <= free_bytes) return;
     format_bytes(needed, total);
     format_bytes(there, free_bytes);
@@ -161,7 +161,7 @@ static void print_banner(const Trainer *t) {
     char parameters[32], memory[32], tokens[32];
     static const char *const positions[] = {"learned positions", "RoPE", "no positions"};
     format_count(parameters, (double)parameter_count(c));
-    format_bytes(memory, (double)model_plan(&t->spec).total);
+    format_bytes(memory, (double)model_plan(&t->spec, t->backend).total);
     printf("model   %s: %lld layers, %lld heads, %lld channels, vocabulary %lld, %s, %s parameters\n", o->model, (long long)c->L, (long long)c->NH,
            (long long)c->C, (long long)c->V, positions[c->pos], parameters);
     format_count(tokens, (double)dataloader_tokens(t->train));

@@ -71,7 +71,7 @@ static void run_case(const Case *bench, DType dtype, double seconds) {
     const Backend *backend = backend_find("auto");
     ModelSpec spec = spec_of(bench, dtype);
     double before = machine_matmul_rate(backend, dtype, seconds / 2), baseline = machine_peak_memory();
-    MemoryPlan plan = model_plan(&spec);
+    MemoryPlan plan = model_plan(&spec, backend);
     Model m;
     model_create(&m, &spec, backend);
     model_init_weights(&m, 0, 1);

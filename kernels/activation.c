@@ -95,3 +95,18 @@ void activation_backward(float *gradient, const float *x, int64_t n, Activation 
         break;
     }
 }
+
+void cpu_activation_forward(Tensor out, Tensor pre, Activation act, Stream *s) {
+    (void)s;
+    enum { CHUNK = 1024 };
+    int64_t N = tensor_numel(pre);
+    #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < N; i += CHUNK) {
+        float in_buffer[CHUNK], out_buffer[CHUNK];
+        int64_t n = N - i < CHUNK ? N - i : CHUNK;
+        const float *x = read_floats(pre, i, n, in_buffer);
+        float *y = write_floats(out, i, out_buffer);
+        activate(y, x, n, act);
+        wrote_floats(out, i, n, y);
+    }
+}

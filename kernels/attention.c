@@ -252,8 +252,8 @@ static inline __attribute__((unused)) int64_t turn(int64_t pieces) {
     return n > 0 ? n : 1;
 }
 
-void cpu_attention_forward(Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop, Stream *stream) {
-    (void)stream;
+void cpu_attention_forward(Tensor out, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop, Stream *stream) {
+    (void)scratch, (void)stream;
     int64_t B = qkv.shape[0], T = qkv.shape[1], heads = NH + 2 * NKV, HS = tensor_numel(qkv) / (B * T * heads);
     int64_t tiles = (T + TILE - 1) / TILE;
     #pragma omp parallel for collapse(3) schedule(dynamic, turn(B * NH * tiles))
@@ -374,9 +374,9 @@ static float *key_values_memory(size_t floats) {
     return memory;
 }
 
-void cpu_attention_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop,
-                            Stream *stream) {
-    (void)stream;
+void cpu_attention_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor out, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV,
+                            Dropout drop, Stream *stream) {
+    (void)scratch, (void)stream;
     int64_t B = qkv.shape[0], T = qkv.shape[1], heads = NH + 2 * NKV, HS = tensor_numel(qkv) / (B * T * heads), group = NH / NKV;
     int pitch = round_up((int)HS, GRAIN), padded = round_up((int)T, ROWS);
     size_t floats = (size_t)padded * (size_t)pitch;

@@ -102,27 +102,34 @@ static void reference_backward(double *dqkv, double *delta, const double *dout, 
 
 /* The tensors of one call of each op. */
 typedef struct {
-    Tensor qkv, out, lse, dout, dqkv, delta;
+    Tensor qkv, out, lse, dout, dqkv, delta, scratch;
     Dropout drop;
 } Run;
+
+static Tensor scratch_of(const Backend *b, DType dtype, const Case *c) {
+    size_t bytes = b->attention_scratch(c->B, c->T, c->NH, c->NKV, c->HS, dtype, c->p > 0, 1);
+    return bytes ? test_tensor(b, F32, NULL, 1, (int64_t)(bytes + 3) / 4, 0, 0, 0) : no_tensor();
+}
 
 static Run forward(const Backend *b, DType dtype, const Case *c, const double *qkv) {
     Run r = {.qkv = test_tensor(b, dtype, qkv, 4, c->B, c->T, heads_of(c), c->HS),
              .out = test_tensor(b, dtype, NULL, 4, c->B, c->T, c->NH, c->HS),
              .lse = test_tensor(b, F32, NULL, 3, c->B, c->NH, c->T, 0),
+             .scratch = scratch_of(b, dtype, c),
              .drop = {c->p, 5, b->alloc(sizeof c->step)}};
     b->upload((void *)r.drop.state, &c->step, sizeof c->step, NULL);
-    b->op.attention_forward(r.out, r.lse, r.qkv, c->NH, c->NKV, r.drop, NULL);
+    b->op.attention_forward(r.out, r.lse, r.qkv, r.scratch, c->NH, c->NKV, r.drop, NULL);
     return r;
 }
 static void backward(Run *r, const Backend *b, DType dtype, const Case *c, const double *dout) {
     r->dout = test_tensor(b, dtype, dout, 4, c->B, c->T, c->NH, c->HS);
     r->dqkv = test_tensor(b, dtype, NULL, 4, c->B, c->T, heads_of(c), c->HS);
     r->delta = test_tensor(b, F32, NULL, 3, c->B, c->NH, c->T, 0);
-    b->op.attention_backward(r->dqkv, r->delta, r->dout, r->out, r->lse, r->qkv, c->NH, c->NKV, r->drop, NULL);
+    b->op.attention_backward(r->dqkv, r->delta, r->dout, r->out, r->lse, r->qkv, r->scratch, c->NH, c->NKV, r->drop, NULL);
 }
 static void finish(Run r, const Backend *b) {
     test_free(b, r.qkv); test_free(b, r.out); test_free(b, r.lse); test_free(b, r.dout); test_free(b, r.dqkv); test_free(b, r.delta);
+    test_free(b, r.scratch);
     b->release((void *)r.drop.state);
 }
 

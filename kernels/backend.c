@@ -13,7 +13,7 @@ enum { BACKENDS = sizeof backends / sizeof *backends };
 
 const Backend *backend_find(const char *name) {
     for (int i = 0; i < BACKENDS; i++)
-        if (backends[i] && (!strcmp(name, "auto") || !strcmp(name, backends[i]->name))) return backends[i];
+        if (backends[i] && (!strcmp(name, "auto") || !strcmp(name, backends[i]->name)) && backends[i]->present()) return backends[i];
     return NULL;
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void *cpu_alloc(size_t bytes) {
     size_t padded = (bytes + 255) / 256 * 256;
@@ -18,11 +19,55 @@ static void *cpu_alloc(size_t bytes) {
 static void cpu_release(void *memory) { free(memory); }
 static void cpu_upload(void *device, const void *host, size_t bytes, Stream *s) { (void)s; memcpy(device, host, bytes); }
 static void cpu_download(void *host, const void *device, size_t bytes, Stream *s) { (void)s; memcpy(host, device, bytes); }
+static int cpu_present(void) { return 1; }
+static Stream *cpu_stream_open(void) { return NULL; }
 static void cpu_synchronize(Stream *s) { (void)s; }
+static Event *cpu_event_open(void) { return NULL; }
+static void cpu_event_record(Event *e, Stream *s) { (void)e, (void)s; }
+static void cpu_event_done(Event *e) { (void)e; }
+
+/* Pages that are free, or held by caches that would yield, or in swap. */
+static double cpu_free_memory(void) {
+    char line[128];
+    double kilobytes, total = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lf", &kilobytes) == 1 || sscanf(line, "SwapFree: %lf", &kilobytes) == 1) total += 1024 * kilobytes;
+    if (f) fclose(f);
+    return total > 0 ? total : (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+}
+
+static void cpu_configure(const BackendSettings *settings) {
+    if (settings->attention != ATTENTION_CUDNN) return;
+    fprintf(stderr, "--attention cudnn is for the cuda device; this is the cpu: use --attention auto\n");
+    exit(1);
+}
+
+static const char *cpu_describe(void) {
+    static char text[64];
+    snprintf(text, sizeof text, "cpu, %d thread%s", omp_get_max_threads(), omp_get_max_threads() == 1 ? "" : "s");
+    return text;
+}
+
+static size_t cpu_attention_scratch(int64_t B, int64_t T, int NH, int NKV, int HS, DType dtype, int dropout, int backward) {
+    (void)B, (void)T, (void)NH, (void)NKV, (void)HS, (void)dtype, (void)dropout, (void)backward;
+    return 0;
+}
+
+static const char *cpu_algorithms(void) { return ""; }
+static int cpu_set_algorithms(const char *text) { return !*text; }
 
 const Backend cpu_backend = {
-    "cpu", 1, cpu_alloc, cpu_release, cpu_upload, cpu_download, cpu_synchronize, matmul_supports_bf16,
-    {
+    .name = "cpu",
+    .present = cpu_present,
+    .host_memory = 1,
+    .alloc = cpu_alloc, .release = cpu_release, .alloc_host = cpu_alloc, .release_host = cpu_release,
+    .upload = cpu_upload, .download = cpu_download, .download_later = cpu_download,
+    .stream_open = cpu_stream_open, .stream_close = cpu_synchronize, .synchronize = cpu_synchronize,
+    .event_open = cpu_event_open, .event_close = cpu_event_done, .event_record = cpu_event_record, .event_wait = cpu_event_done,
+    .free_memory = cpu_free_memory, .supports_bf16 = matmul_supports_bf16, .configure = cpu_configure, .describe = cpu_describe,
+    .attention_scratch = cpu_attention_scratch, .algorithms = cpu_algorithms, .set_algorithms = cpu_set_algorithms,
+    .op = {
 #define X(name, outputs, arguments, call, bytes, flops) cpu_##name,
         OP_LIST(X)
 #undef X

@@ -109,14 +109,18 @@ typedef struct Stream Stream;
     /* in place on dqkv: rotate the gradients of Q and K back */                                                                    \
     X(rope_backward, 1, (Tensor dqkv, Tensor rotations, int NH, int NKV, RopeLayout layout, Stream *s),                             \
       (dqkv, rotations, NH, NKV, layout, s), 2 * tensor_bytes(dqkv), 0)                                                             \
+    /* out = act(pre), element by element: what matmul_forward wrote, made again; out may be pre */                                 \
+    X(activation_forward, 1, (Tensor out, Tensor pre, Activation act, Stream *s), (out, pre, act, s),                               \
+      tensor_bytes(out) + tensor_bytes(pre), 0)                                                                                     \
     /* causal softmax attention (Dao 2023), scale 1/sqrt(HS), no T x T tensor: out(B,T,NH,HS), lse(B,NH,T) the log-sum-exp of       \
-       the scaled scores, from qkv(B,T,NH+2NKV,HS); query head h reads key/value head h / (NH/NKV); dropout on probabilities */     \
-    X(attention_forward, 2, (Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop, Stream *s),                         \
-      (out, lse, qkv, NH, NKV, drop, s), tensor_bytes(out) + tensor_bytes(qkv),                                                     \
+       the scaled scores, from qkv(B,T,NH+2NKV,HS); query head h reads key/value head h / (NH/NKV); dropout on probabilities.       \
+       scratch: the bytes that Backend.attention_scratch asks for, absent if that is 0; its content means nothing afterwards */     \
+    X(attention_forward, 2, (Tensor out, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop, Stream *s),         \
+      (out, lse, qkv, scratch, NH, NKV, drop, s), tensor_bytes(out) + tensor_bytes(qkv),                                            \
       2.0 * (double)tensor_numel(out) * (double)out.shape[1])                                                                       \
-    /* dqkv from dout; delta(B,NH,T) is scratch that receives the row sums of dout * out */                                         \
-    X(attention_backward, 2, (Tensor dqkv, Tensor delta, Tensor dout, Tensor out, Tensor lse, Tensor qkv, int NH, int NKV,          \
-      Dropout drop, Stream *s), (dqkv, delta, dout, out, lse, qkv, NH, NKV, drop, s),                                               \
+    /* dqkv from dout; delta(B,NH,T) receives the row sums of dout * out */                                                         \
+    X(attention_backward, 2, (Tensor dqkv, Tensor delta, Tensor dout, Tensor out, Tensor lse, Tensor qkv, Tensor scratch, int NH,   \
+      int NKV, Dropout drop, Stream *s), (dqkv, delta, dout, out, lse, qkv, scratch, NH, NKV, drop, s),                             \
       2 * tensor_bytes(out) + 2 * tensor_bytes(qkv), 5.0 * (double)tensor_numel(out) * (double)out.shape[1])                        \
     /* generation: write K, V of qkv(B,T,NH+2NKV,HS) into the caches (B,maxT,NKV,HS) at rows t0.. and attend to rows 0..t0+t */     \
     X(attention_cached, 3, (Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, int NH, int NKV, int t0, Stream *s),            \
@@ -155,16 +159,58 @@ typedef struct {
 OP_LIST(X)
 #undef X
 
-/* Device memory and ops. The memory functions die with a clear message when the device refuses. */
+/* Which attention the backend runs. AUTO: the fastest that can do what is asked. OWN: the flash kernels of this project, or PLAIN where they
+   cannot do the head size. CUDNN: cuDNN's, for bf16 without dropout (else OWN). PLAIN: the reference, slow. The CPU has one, and takes AUTO, OWN
+   and PLAIN for it. */
+typedef enum { ATTENTION_AUTO, ATTENTION_OWN, ATTENTION_CUDNN, ATTENTION_PLAIN } AttentionKind;
+
+typedef struct {
+    AttentionKind attention;
+    int tf32;                  /* fp32 matrix products may round their inputs to TF32 */
+    int deterministic;         /* the same bits on every run: no float atomics, matmul algorithms fixed */
+    int autotune;              /* time the matmul algorithms of each shape on first use, and keep the fastest */
+    const char *algorithms;    /* file in which the choices are kept between runs; NULL: none */
+} BackendSettings;
+
+/* A point in a stream that the host can wait for; a captured sequence of work that can be launched again. */
+typedef struct Event Event;
+typedef struct Graph Graph;
+
+/* Device memory, order of work, and ops. All of these die with a clear message when the device refuses. The CPU does everything at once, has one
+   stream called NULL, and no graphs: graph_begin is NULL. */
 typedef struct {
     const char *name;
-    int host_memory;                                                 /* 1: the host may read and write device memory directly */
-    void *(*alloc)(size_t bytes);                                    /* aligned to 256 bytes, zeroed */
+    int (*present)(void);                               /* 1 if this machine has the device; if not, says why on stderr, once */
+    int host_memory;                                    /* 1: the host may read and write device memory directly */
+    void *(*alloc)(size_t bytes);                       /* aligned to 256 bytes, zeroed */
     void (*release)(void *memory);
+    void *(*alloc_host)(size_t bytes);                  /* host memory from and to which the device copies while the host goes on; zeroed */
+    void (*release_host)(void *memory);
+    /* From memory of alloc_host: read when the stream gets there; from other memory: read on return. */
     void (*upload)(void *device, const void *host, size_t bytes, Stream *s);
-    void (*download)(void *host, const void *device, size_t bytes, Stream *s);   /* waits until the bytes are there */
+    void (*download)(void *host, const void *device, size_t bytes, Stream *s);         /* waits until the bytes are there */
+    void (*download_later)(void *host, const void *device, size_t bytes, Stream *s);   /* into memory of alloc_host; wait for an event after it */
+    Stream *(*stream_open)(void);
+    void (*stream_close)(Stream *s);
     void (*synchronize)(Stream *s);
+    Event *(*event_open)(void);
+    void (*event_close)(Event *e);
+    void (*event_record)(Event *e, Stream *s);
+    void (*event_wait)(Event *e);                       /* the host waits; at once if e was never recorded */
+    void (*graph_begin)(Stream *s);                     /* from here on ops are noted, not run */
+    Graph *(*graph_end)(Stream *s);
+    void (*graph_launch)(Graph *g, Stream *s);
+    void (*graph_close)(Graph *g);
+    double (*free_memory)(void);                        /* bytes that alloc can still give */
     int (*supports_bf16)(void);
+    void (*configure)(const BackendSettings *settings); /* before the first op; dies if the settings cannot be had */
+    const char *(*describe)(void);                      /* the device and the libraries in use, for the banner */
+    /* Bytes of scratch that attention over these shapes wants. */
+    size_t (*attention_scratch)(int64_t B, int64_t T, int NH, int NKV, int HS, DType dtype, int dropout, int backward);
+    /* The matmul algorithms chosen so far, as text to keep in a checkpoint ("" if there are none to choose), and back: 0 if it is not of this
+       device and library, and then nothing is taken over. */
+    const char *(*algorithms)(void);
+    int (*set_algorithms)(const char *text);
     OpTable op;
 } Backend;
 

@@ -3,10 +3,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 double machine_seconds(void) {
     struct timespec t;
@@ -73,21 +71,4 @@ double machine_bandwidth(const Backend *backend, double seconds) {
     backend->release(job.a.data);
     backend->release(job.c.data);
     return rate;
-}
-
-/* The line "name:  123 kB" of /proc/meminfo, in bytes; 0 if it is not there. */
-static double meminfo(const char *name) {
-    char line[128];
-    double kilobytes = 0;
-    size_t n = strlen(name);
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (strncmp(line, name, n) == 0 && line[n] == ':') kilobytes = strtod(line + n + 1, NULL);
-    if (f) fclose(f);
-    return 1024 * kilobytes;
-}
-
-double machine_free_memory(void) {
-    double available = meminfo("MemAvailable");
-    return available > 0 ? available + meminfo("SwapFree") : (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 }

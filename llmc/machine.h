@@ -16,8 +16,6 @@ double machine_bandwidth(const Backend *backend, double seconds);
 double machine_seconds(void);
 /* Largest resident size of this process so far, in bytes. */
 double machine_peak_memory(void);
-/* Main memory that this process can still have, in bytes: free, held by caches that would yield, or swap. */
-double machine_free_memory(void);
 
 #ifdef __cplusplus
 }

@@ -74,7 +74,7 @@ static void block_forward(Model *m, int64_t l, int64_t t0) {
     if (m->spec.mode == MODEL_GENERATE)
         op->attention_cached(a->att[l], a->k_cache[l], a->v_cache[l], a->qkv[l], NH, NKV, (int)t0, s);
     else
-        op->attention_forward(a->att[l], a->lse[l], a->qkv[l], NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
+        op->attention_forward(a->att[l], a->lse[l], a->qkv[l], a->attention_scratch, NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
     op->matmul_forward(a->branch, no_tensor(), att, p->attprojw[l], p->attprojb[l], ACT_NONE, s);
     op->residual_layernorm_forward(a->mid[l], a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], x, a->branch, p->ln2w[l], p->ln2b[l],
                                    (float)c->norm_eps, dropout_at(m, l, DROP_ATTENTION_BRANCH), s);
@@ -135,7 +135,8 @@ static void block_backward(Model *m, int64_t l, int accumulate) {
     dbranch = branch_gradient(m, l, DROP_ATTENTION_BRANCH);
     op->matmul_backward_weight(d->attprojw[l], d->attprojb[l], dbranch, att, accumulate, s);
     op->matmul_backward_input(datt, dbranch, p->attprojw[l], no_tensor(), ACT_NONE, s);
-    op->attention_backward(a->dqkv, a->delta, a->datt, a->att[l], a->lse[l], a->qkv[l], NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
+    op->attention_backward(a->dqkv, a->delta, a->datt, a->att[l], a->lse[l], a->qkv[l], a->attention_scratch, NH, NKV,
+                           dropout_at(m, l, DROP_ATTENTION), s);
     if (c->pos == POS_ROPE) op->rope_backward(a->dqkv, m->rotations, NH, NKV, c->rope_layout, s);
     op->matmul_backward_weight(d->qkvw[l], d->qkvb[l], dqkv, a->ln1[l], accumulate, s);
     op->matmul_backward_input(a->dnorm, dqkv, p->qkvw[l], no_tensor(), ACT_NONE, s);
@@ -273,11 +274,12 @@ static int64_t head_rows_of(const ModelSpec *spec) {
 }
 
 /* Hands out the activations for micro-batches of B x T, T at most spec->T. */
-static void bind_activations(Activations *a, const ModelSpec *spec, int64_t B, int64_t T, Arena *arena) {
+static void bind_activations(Activations *a, const ModelSpec *spec, const Backend *backend, int64_t B, int64_t T, Arena *arena) {
     const Config *c = &spec->config;
     DType A = spec->dtype;
     bool train = spec->mode == MODEL_TRAIN, generate = spec->mode == MODEL_GENERATE;
     int64_t head_rows = head_rows_of(spec);
+    int64_t scratch = generate ? 0 : (int64_t)backend->attention_scratch(B, T, (int)c->NH, (int)c->NKV, (int)c->HS, A, train && c->dropout > 0, train);
 #define ONCE(field, exists, dtype, ...) a->field = (exists) ? arena_take(arena, dtype, __VA_ARGS__) : no_tensor();
 #define LAYER(field, exists, dtype, ...)                                                                                            \
     for (int64_t l = 0; l < c->L; l++)                                                                                              \
@@ -322,11 +324,12 @@ static void bind_all(Model *m) {
     m->rotations = rope ? arena_take(&m->arenas[ARENA_CONSTANTS], F32, 3, spec->T, c->HS / 2, 2, 0) : no_tensor();
     m->segments = arena_take(&m->arenas[ARENA_CONSTANTS], I64, 1, m->table.segment_count, 0, 0, 0);
     m->device_state = (StepState *)arena_take(&m->arenas[ARENA_CONSTANTS], I32, 1, sizeof(StepState) / 4, 0, 0, 0).data;
-    bind_activations(&m->a, spec, spec->B, spec->T, &m->arenas[ARENA_ACTIVATIONS]);
+    bind_activations(&m->a, spec, m->backend, spec->B, spec->T, &m->arenas[ARENA_ACTIVATIONS]);
 }
 
-static void measure(Model *m, const ModelSpec *spec) {
+static void measure(Model *m, const ModelSpec *spec, const Backend *backend) {
     memset(m, 0, sizeof *m);
+    m->backend = backend;
     m->spec = *spec;
     m->config = spec->config;
     parameters_describe(&m->table, &m->config);
@@ -334,10 +337,10 @@ static void measure(Model *m, const ModelSpec *spec) {
     bind_all(m);
 }
 
-MemoryPlan model_plan(const ModelSpec *spec) {
+MemoryPlan model_plan(const ModelSpec *spec, const Backend *backend) {
     Model m;
     MemoryPlan plan = {{0}, 0};
-    measure(&m, spec);
+    measure(&m, spec, backend);
     for (int i = 0; i < ARENAS; i++) {
         plan.bytes[i] = m.arenas[i].used;
         plan.total += m.arenas[i].used;
@@ -365,8 +368,7 @@ static void upload_rotations(Model *m) {
 }
 
 void model_create(Model *m, const ModelSpec *spec, const Backend *backend) {
-    measure(m, spec);
-    m->backend = backend;
+    measure(m, spec, backend);
     for (int i = 0; i < ARENAS; i++)
         if (m->arenas[i].used) m->arenas[i].base = (char *)backend->alloc(m->arenas[i].used);
     bind_all(m);
@@ -502,7 +504,7 @@ void model_generate(Model *m, const int32_t *tokens, int64_t n, int64_t t0, floa
     CHECK(m->spec.mode == MODEL_GENERATE && n >= 1 && t0 >= 0 && t0 + n <= m->spec.T);
     /* The same memory, laid out for a micro-batch of n positions. */
     m->arenas[ARENA_ACTIVATIONS].used = 0;
-    bind_activations(&m->a, &m->spec, 1, n, &m->arenas[ARENA_ACTIVATIONS]);
+    bind_activations(&m->a, &m->spec, m->backend, 1, n, &m->arenas[ARENA_ACTIVATIONS]);
     m->backend->upload(m->a.tokens.data, tokens, (size_t)n * sizeof *tokens, m->stream);
     embed_forward(m, t0);
     for (int64_t l = 0; l < c->L; l++) block_forward(m, l, t0);

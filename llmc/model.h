@@ -62,7 +62,8 @@ typedef struct {
     ONCE (dfc,        train,     A,   3, B, T, c->F, 0)                                                                             \
     ONCE (dqkv,       train,     A,   4, B, T, c->NH + 2 * c->NKV, c->HS)                                                           \
     ONCE (datt,       train,     A,   4, B, T, c->NH, c->HS)                                                                        \
-    ONCE (delta,      train,     F32, 3, B, c->NH, T, 0)
+    ONCE (delta,      train,     F32, 3, B, c->NH, T, 0)                                                                            \
+    ONCE (attention_scratch, scratch > 0, F32, 1, (scratch + 3) / 4, 0, 0, 0)   /* as much as the backend asks for */
 
 typedef struct {
 #define ONCE(field, ...) Tensor field;
@@ -97,7 +98,7 @@ typedef struct {
 } Model;
 
 /* Bytes per arena, without allocating anything. */
-MemoryPlan model_plan(const ModelSpec *spec);
+MemoryPlan model_plan(const ModelSpec *spec, const Backend *backend);
 /* Allocates all memory. Weights and moments are zero; give them values with model_init_weights or model_read_weights. */
 void model_create(Model *m, const ModelSpec *spec, const Backend *backend);
 void model_free(Model *m);

@@ -281,9 +281,9 @@ static void noted_dropout(Tensor out, Tensor x, Dropout drop, Stream *s) {
     note(drop);
     cpu_dropout(out, x, drop, s);
 }
-static void noted_attention_forward(Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop, Stream *s) {
+static void noted_attention_forward(Tensor out, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop, Stream *s) {
     note(drop);
-    cpu_attention_forward(out, lse, qkv, NH, NKV, drop, s);
+    cpu_attention_forward(out, lse, qkv, scratch, NH, NKV, drop, s);
 }
 static void noted_residual_layernorm_forward(Tensor residual, Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor delta,
                                              Tensor w, Tensor b, float eps, Dropout drop, Stream *s) {
@@ -677,7 +677,7 @@ static void test_weights_in_another_dtype(void **state) {
 /* ---- memory ----------------------------------------------------------------------------------------------------------------- */
 
 static void check_plan(const ModelSpec *spec) {
-    MemoryPlan plan = model_plan(spec);
+    MemoryPlan plan = model_plan(spec, backend_find("cpu"));
     Model m;
     size_t total = 0;
     model_create(&m, spec, backend_find("cpu"));
@@ -710,7 +710,7 @@ static void test_plan(void **state) {
             }
     /* Without backward all layers share their activations. */
     ModelSpec few = spec_of("n_layer=2\n", F32, MODEL_EVALUATE, 3), many = spec_of("n_layer=20\n", F32, MODEL_EVALUATE, 3);
-    assert_int_equal(model_plan(&few).bytes[ARENA_ACTIVATIONS], model_plan(&many).bytes[ARENA_ACTIVATIONS]);
+    assert_int_equal(model_plan(&few, backend_find("cpu")).bytes[ARENA_ACTIVATIONS], model_plan(&many, backend_find("cpu")).bytes[ARENA_ACTIVATIONS]);
 }
 
 /* No two tensors share memory, and none reaches beyond its arena. */

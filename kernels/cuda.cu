@@ -1,0 +1,170 @@
+/* cuda.cu: the CUDA backend: device memory, streams, events and graphs, and the table of the cuda_ ops. Compiled for the emulator, it is the
+   backend emu. */
+#include "cu.h"
+#include "attention.cuh"
+#include "gemm.cuh"
+
+#include <map>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+BackendSettings cuda_settings = {ATTENTION_AUTO, 0, 1, 0, NULL};
+
+/* ---- errors --------------------------------------------------------------------------------------------------------------------- */
+
+static const char *last_kernel = "none yet";
+
+void cuda_failed(const char *expression, const char *message, const char *file, int line) {
+    fprintf(stderr, "CUDA error: %s, at %s (%s:%d); the kernel launched last was %s. Checkpoints on disk are as they were; --check-numerics waits "
+            "after every op and so shows which one fails\n", message, expression, file, line, last_kernel);
+    exit(1);
+}
+
+void cuda_launched(const char *kernel, const char *file, int line) {
+    last_kernel = kernel;
+    cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess) cuda_failed(kernel, cudaGetErrorString(error), file, line);
+}
+
+/* ---- the device ----------------------------------------------------------------------------------------------------------------- */
+
+static cudaDeviceProp device;
+
+int device_multiprocessors(void) { return device.multiProcessorCount; }
+
+__global__ void probe_kernel() {}
+
+/* Says why not in one line. */
+static int find_device(void) {
+    cudaFuncAttributes attributes;
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess || count == 0) {
+        fprintf(stderr, "no CUDA device can be used here: %s\n", error == cudaSuccess ? "the driver sees none" : cudaGetErrorString(error));
+        return 0;
+    }
+    CUDA_CHECK(cudaGetDeviceProperties(&device, 0));
+    if (cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess) return 1;
+    cudaGetLastError();   /* else the next launch would report it */
+    fprintf(stderr, "the %s cannot be used: it has compute capability %d.%d, for which this program was not built; make CUDA=1 CUDA_ARCHS=%d%d\n",
+            device.name, device.major, device.minor, device.major, device.minor);
+    return 0;
+}
+
+static int present(void) {
+    static int found = -1;
+    if (found < 0) found = find_device();
+    return found;
+}
+
+static const char *describe(void) {
+    static char text[400];
+    snprintf(text, sizeof text, "%s, %s, %s attention", device.name, gemm_library(), attention_library());
+    return text;
+}
+
+static double free_memory(void) {
+    size_t free_bytes, total;
+    CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total));
+    return (double)free_bytes;
+}
+
+static int supports_bf16(void) { return device.major >= 8; }
+
+static void configure(const BackendSettings *settings) {
+    cuda_settings = *settings;
+    gemm_configure();
+    attention_configure();
+}
+
+/* ---- memory --------------------------------------------------------------------------------------------------------------------- */
+
+static void *device_alloc(size_t bytes) {
+    void *memory = NULL;
+    cudaError_t error = cudaMalloc(&memory, bytes ? bytes : 256);
+    if (error != cudaSuccess) {
+        fprintf(stderr, "out of memory: %.1f MiB were asked of the %s, which has %.1f MiB free; use a smaller batch or model (--plan shows what is "
+                "needed)\n", (double)bytes / 1048576.0, device.name, free_memory() / 1048576.0);
+        exit(1);
+    }
+    CUDA_CHECK(cudaMemset(memory, 0, bytes ? bytes : 256));
+    return memory;
+}
+static void device_release(void *memory) { CUDA_CHECK(cudaFree(memory)); }
+
+static void *host_alloc(size_t bytes) {
+    void *memory = NULL;
+    CUDA_CHECK(cudaHostAlloc(&memory, bytes ? bytes : 1, cudaHostAllocDefault));
+    memset(memory, 0, bytes);
+    return memory;
+}
+static void host_release(void *memory) { CUDA_CHECK(cudaFreeHost(memory)); }
+
+static void upload(void *to, const void *from, size_t bytes, Stream *s) {
+    CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream(s)));
+}
+static void download_later(void *to, const void *from, size_t bytes, Stream *s) {
+    CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream(s)));
+}
+static void download(void *to, const void *from, size_t bytes, Stream *s) {
+    download_later(to, from, bytes, s);
+    CUDA_CHECK(cudaStreamSynchronize(cuda_stream(s)));
+}
+
+/* Taken once and never given back: the ops of a stream use it one after another. In the emulator every size has memory of its own, so that a
+   sanitizer sees an overrun. */
+float *reduction_scratch(size_t n) {
+    static std::map<size_t, float *> memory;
+    if (n > REDUCTION_FLOATS) cuda_failed("reduction_scratch", "an op asked for more scratch than there is", __FILE__, __LINE__);
+    const size_t size = strcmp(BACKEND_NAME, "emu") == 0 ? n : (size_t)REDUCTION_FLOATS;
+    float *&piece = memory[size];
+    if (!piece) piece = (float *)device_alloc(size * sizeof(float));
+    return piece;
+}
+
+/* ---- order of work -------------------------------------------------------------------------------------------------------------- */
+
+static Stream *stream_open(void) {
+    cudaStream_t s;
+    CUDA_CHECK(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    return reinterpret_cast<Stream *>(s);
+}
+static void stream_close(Stream *s) { CUDA_CHECK(cudaStreamDestroy(cuda_stream(s))); }
+static void synchronize(Stream *s) { CUDA_CHECK(cudaStreamSynchronize(cuda_stream(s))); }
+
+static cudaEvent_t cuda_event(Event *e) { return reinterpret_cast<cudaEvent_t>(e); }
+static Event *event_open(void) {
+    cudaEvent_t e;
+    CUDA_CHECK(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+    return reinterpret_cast<Event *>(e);
+}
+static void event_close(Event *e) { CUDA_CHECK(cudaEventDestroy(cuda_event(e))); }
+static void event_record(Event *e, Stream *s) { CUDA_CHECK(cudaEventRecord(cuda_event(e), cuda_stream(s))); }
+static void event_wait(Event *e) { CUDA_CHECK(cudaEventSynchronize(cuda_event(e))); }
+
+static void graph_begin(Stream *s) { CUDA_CHECK(cudaStreamBeginCapture(cuda_stream(s), cudaStreamCaptureModeThreadLocal)); }
+static Graph *graph_end(Stream *s) {
+    cudaGraph_t graph;
+    cudaGraphExec_t executable;
+    CUDA_CHECK(cudaStreamEndCapture(cuda_stream(s), &graph));
+    CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
+    CUDA_CHECK(cudaGraphDestroy(graph));
+    return reinterpret_cast<Graph *>(executable);
+}
+static void graph_launch(Graph *g, Stream *s) { CUDA_CHECK(cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(g), cuda_stream(s))); }
+static void graph_close(Graph *g) { CUDA_CHECK(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(g))); }
+
+/* ---- the table ------------------------------------------------------------------------------------------------------------------ */
+
+extern "C" const Backend cuda_backend;
+const Backend cuda_backend = {
+    BACKEND_NAME, present, 0, device_alloc, device_release, host_alloc, host_release, upload, download, download_later, stream_open, stream_close,
+    synchronize, event_open, event_close, event_record, event_wait, graph_begin, graph_end, graph_launch, graph_close, free_memory, supports_bf16,
+    configure, describe, attention_scratch, gemm_algorithms, gemm_set_algorithms,
+    {
+#define X(name, outputs, arguments, call, bytes, flops) cuda_##name,
+        OP_LIST(X)
+#undef X
+    },
+};
