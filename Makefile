@@ -1,13 +1,12 @@
 # make train_gpt        the trainer, and the default data if absent       make test     all tests (needs cmocka)
 # make all              every program                                     make bench    tokens/s against the machine's ceiling
-# Options: CC=gcc|clang  ONEDNN=auto|0|1  CUDA=auto|0|1  CUDA_ARCHS="80 90"  ARCH=native  SANITIZE=address,undefined
+# Options: CC=gcc|clang  ONEDNN=auto|0|1  CUDA=auto|0|1  CUDA_ARCHS="80 86 89 90"  EMU=auto|0  ARCH=native  SANITIZE=address,undefined
 CC       := $(if $(filter default,$(origin CC)),$(firstword $(foreach c,gcc clang cc,$(shell command -v $(c) >/dev/null 2>&1 && echo $(c)))),$(CC))
 ARCH     ?= native
 SANITIZE ?=
 ONEDNN   ?= auto
 CUDA     ?= auto
 EMU      ?= auto
-CUDA_ARCHS ?= 80 90
 BUILD    ?= build
 BIN      ?= .
 
@@ -16,6 +15,7 @@ override CFLAGS += -std=gnu11 -Wall -Wextra $(if $(WERROR),-Werror) -fno-math-er
 override CFLAGS += $(if $(ARCH),-march=$(ARCH)) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 override LDFLAGS += $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 override LDLIBS += -lm -lpthread
+comma := ,
 
 # What this machine has. Each probe compiles a line of C.
 probe = $(shell printf '$(1)' | $(CC) -x c - $(2) -o /dev/null 2>/dev/null && echo 1)
@@ -26,17 +26,23 @@ ifeq ($(ONEDNN)$(HAVE_ONEDNN),1)
 $(error ONEDNN=1 but oneDNN was not found: install libdnnl-dev, or use ONEDNN=0 for the portable matmul)
 endif
 HAVE_CXX := $(if $(filter 0,$(EMU)),,$(call probe,int main(void){return 0;},-x c++ -lstdc++))
-NVCC := $(shell command -v nvcc 2>/dev/null)
-HAVE_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1)
-USE_CUDA := $(if $(filter 1,$(CUDA)),1,$(if $(filter auto,$(CUDA)),$(if $(NVCC),$(HAVE_GPU))))
+NVCC := $(if $(filter 0,$(CUDA)),,$(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc)))
+CUDA_RELEASE := $(if $(NVCC),$(shell $(NVCC) --version | sed -n 's/.*release \([0-9]*\).*/\1/p'))
+GPU_ARCHS := $(if $(NVCC),$(sort $(subst .,,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null))))
+USE_CUDA := $(if $(filter 1,$(CUDA)),1,$(if $(filter auto,$(CUDA)),$(if $(NVCC),$(if $(GPU_ARCHS),1))))
 ifeq ($(CUDA)$(NVCC),1)
-$(error CUDA=1 but nvcc is not on the PATH: install the CUDA toolkit, or use CUDA=0)
+$(error CUDA=1 but there is no nvcc on the PATH or in /usr/local/cuda/bin: install the CUDA toolkit, or use CUDA=0)
 endif
-$(info $(CC): oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (sm_$(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(HAVE_GPU),found,not found))))
+ifneq ($(and $(USE_CUDA),$(filter 1 2 3 4 5 6 7 8 9 10 11,$(CUDA_RELEASE))),)
+$(error the CUDA toolkit here is release $(CUDA_RELEASE), and 12 or later is needed: install a newer one, or use CUDA=0)
 endif
-override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(USE_CUDA),-DUSE_CUDA)
+# For the GPUs present; without one, for what is in use, and PTX for what comes.
+CUDA_ARCHS ?= $(or $(GPU_ARCHS),80 86 89 90)
+$(info $(CC): oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (for $(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(GPU_ARCHS),found,not found))))
+endif
+override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN)
 override LDFLAGS += $(if $(OPENMP),-fopenmp)
-override LDLIBS := $(if $(HAVE_ONEDNN),-ldnnl) $(LDLIBS)
+override LDLIBS := $(if $(HAVE_ONEDNN),-ldnnl) $(if $(USE_CUDA),-lcublasLt -ldl -Xlinker -rpath=$(abspath $(dir $(NVCC))../lib64)) $(LDLIBS)
 
 PROGRAMS := train_gpt sample_gpt tokenizer test_gpt
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c))
@@ -47,6 +53,7 @@ CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kern
 NVIDIA_ONLY := kernels/gemm.cu kernels/sdpa.cu
 EMU_OBJECTS := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out $(NVIDIA_ONLY),$(wildcard kernels/*.cu)) $(wildcard dev/emulator/*.cpp))
 EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
+EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
 
 .PHONY: all tests test check bench clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
@@ -58,7 +65,7 @@ $(PROGRAMS): %: $(BIN)/%
 endif
 
 # Objects are made anew when the compiler or its flags change, as when oneDNN was installed since.
-flags = $(CC) $(CFLAGS) $(USE_CUDA)
+flags = $(CC) $(CFLAGS) $(if $(USE_CUDA),$(NVCC) $(NVCCFLAGS))
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(flags)' | cmp -s - $@ || echo '$(flags)' >$@
@@ -69,7 +76,8 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(CC) $(CFLAGS) -c $< -o $@
 
 # The trainer is C that is also C++: nvcc compiles it where CUDA is built.
-NVCCFLAGS = -O3 -std=c++17 -I. -DUSE_CUDA $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -Xcompiler -Wall,-Wextra
+NVCCFLAGS = -O3 -std=c++17 -I. -Xcompiler -Wall,-Wextra$(if $(WERROR),$(comma)-Werror) $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+            $(if $(filter 90,$(CUDA_ARCHS)),-gencode arch=compute_90$(comma)code=compute_90)
 $(BUILD)/train_gpt.o: train_gpt.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(if $(USE_CUDA),$(NVCC) $(NVCCFLAGS) -MMD -c $< -o $@,$(CC) $(CFLAGS) -x c -c $< -o $@)
@@ -90,6 +98,8 @@ $(PROGRAMS:%=$(BIN)/%): $(BIN)/%: $(BUILD)/%.o $(LIBRARY) $(CUDA_OBJECTS)
 	@mkdir -p $(@D)
 	$(LINK) $^ $(LDLIBS) $(if $(filter $(EMULATOR),$^),-lstdc++) -o $@
 $(BIN)/test_gpt: $(EMULATOR)
+$(BUILD)/emulated_train_gpt: $(BUILD)/train_gpt.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
+	$(LINK) $^ $(LDLIBS) -lstdc++ -o $@
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
 	$(LINK) $^ -lcmocka $(LDLIBS) $(if $(EMULATOR),-lstdc++) -o $@
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)
@@ -101,8 +111,8 @@ $(DATA): | $(BIN)/tokenizer
 	TOKENIZER=$(abspath $(BIN)/tokenizer) sh data/prepare.sh
 
 # Rings 1 to 3; ends with "N passed, N failed".
-test: all tests
-	sh dev/run_tests.sh $(BIN) $(TESTS)
+test: all tests $(EMULATED)
+	sh dev/run_tests.sh $(BIN) "$(EMULATED)" $(TESTS)
 # The folder rules of the README.
 check:
 	sh dev/check_includes.sh

@@ -26,6 +26,9 @@ typedef struct {
     int64_t valid_targets;       /* in the batch of this step */
     int32_t *tokens, *targets;   /* (G, B, T): the batch of one optimizer step */
     double started;              /* machine_seconds at which this process began to train */
+    double clock;                /* and at which the step under way began */
+    int64_t first_step;          /* of this process */
+    double elapsed_before;       /* seconds that the run took in other processes */
 } Trainer;
 
 static volatile sig_atomic_t interrupted;
@@ -99,6 +102,9 @@ static ModelSpec resolve_spec(Options *o, const DatasetInfo *dataset, const Back
     spec.optimizer = (OptimizerKind)o->optimizer;
     spec.B = o->batch;
     spec.T = o->seq_len;
+    spec.recompute = (Recompute)o->recompute;
+    spec.head_chunks = o->head_chunks;
+    spec.residual_in_matmul = o->residual == 1;
     return spec;
 }
 
@@ -146,13 +152,28 @@ static void print_plan(const Trainer *t) {
 
 /* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */
 static void check_memory(const Trainer *t) {
-    char needed[32], there[32];
+    char needed[32], there[32], advice[64];
     double total = (double)model_plan(&t->spec, t->backend).total, free_bytes = t->backend->free_memory();
-    if (!t->backend->host_memory || total <= free_bytes) return;
+    if (total <= free_bytes) return;
     format_bytes(needed, total);
     format_bytes(there, free_bytes);
-    die("this takes %s of memory, but only %s are free; choose a smaller --batch, --seq-len or model (--plan shows what each takes)", needed,
-        there);
+    int64_t fits = largest_batch(t->spec, t->backend, free_bytes);
+    if (fits > 0) snprintf(advice, sizeof advice, "--batch %lld fits", (long long)fits);
+    else snprintf(advice, sizeof advice, "choose a smaller --seq-len or model");
+    die("this takes %s of memory, but only %s are free; %s (--plan shows what each takes, --recompute and --head-chunks save some)", needed, there,
+        advice);
+}
+
+/* What the backend is told before the first op. */
+static void configure_backend(const Backend *backend, const Options *o) {
+    BackendSettings settings;
+    memset(&settings, 0, sizeof settings);
+    settings.attention = (AttentionKind)o->attention;
+    settings.tf32 = (int)o->tf32;
+    settings.deterministic = (int)o->deterministic;
+    settings.autotune = (int)o->autotune;
+    settings.algorithms = o->autotune && o->algorithms[0] ? o->algorithms : NULL;
+    backend->configure(&settings);
 }
 
 static void print_banner(const Trainer *t) {
@@ -170,7 +191,8 @@ static void print_banner(const Trainer *t) {
     format_count(tokens, (double)(o->grad_accum * o->batch * o->seq_len));
     printf("\nstep    %lld micro-batches x %lld rows x %lld tokens = %s tokens; %lld steps of %s, peak lr %g\n", (long long)o->grad_accum,
            (long long)o->batch, (long long)o->seq_len, tokens, (long long)o->steps, o->optimizer ? "SGD" : "AdamW", o->lr);
-    printf("device  %s, %s, %s of memory\n", t->backend->name, t->spec.dtype == BF16 ? "bf16" : "fp32", memory);
+    if (strcmp(o->device, "auto") == 0 && backend_missing("auto")) printf("note    training on the cpu: %s\n", backend_missing("auto"));
+    printf("device  %s, %s, %s of memory\n", t->backend->describe(), t->spec.dtype == BF16 ? "bf16" : "fp32", memory);
     printf("run     %s\n", o->out);
     fflush(stdout);
 }
@@ -219,7 +241,9 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
     int64_t most = resolve_batch(o);
     t->backend = backend_find(o->device);
-    if (!t->backend) die("--device '%s' is not in this build or machine; there is: %s", o->device, backend_names());
+    if (!t->backend && backend_missing(o->device)) die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
+    if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
+    configure_backend(t->backend, o);
     if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
     bool sized = o->vocab_size || t->dataset.vocab_size;
     t->spec = resolve_spec(o, &t->dataset, t->backend);
@@ -237,6 +261,7 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     print_banner(t);
 
     model_create(&t->model, &t->spec, t->backend);
+    t->model.use_graphs = o->graphs != 0;
     t->model.state.seed = (uint64_t)o->seed;
     t->model.adamw.beta1 = (float)o->beta1;
     t->model.adamw.beta2 = (float)o->beta2;
@@ -293,64 +318,90 @@ static void load_batch(Trainer *t, int64_t G) {
     t->valid_targets = dataloader_batch(t->train, t->run.samples, rows, t->tokens, t->targets);
 }
 
-static void train_step(Trainer *t, StepReport *report) {
+/* Puts a whole step before the device without waiting for it. */
+static void start_step(Trainer *t, StepReport *report) {
     const Options *o = &t->options;
     int64_t G = schedule_grad_accum(o, t->run.step), BT = t->spec.B * t->spec.T;
-    double begin = machine_seconds();
+    memset(report, 0, sizeof *report);
     load_batch(t, G);
     report->lr = schedule_lr(o, t->run.step);
     model_begin_step(&t->model, t->run.step, report->lr, o->grad_clip, t->valid_targets);
     for (int64_t g = 0; g < G; g++)
         model_micro_step(&t->model, t->tokens + g * BT, t->targets + g * BT, g * t->spec.B, g);
-    report->loss = model_loss(&t->model);
-    if (!isfinite(report->loss))
-        die("step %lld: the loss is %f; no parameter was changed; --check-numerics names the op that made it", (long long)t->run.step + 1, report->loss);
     model_update(&t->model);
-    report->grad_norm = model_grad_norm(&t->model);
-    if (model_skipped(&t->model))
-        die("step %lld: the gradient norm is %f; no parameter was changed; --check-numerics names the op that made it", (long long)t->run.step + 1,
-            report->grad_norm);
-    double seconds = machine_seconds() - begin;
     t->run.step++;
     t->run.samples += G * t->spec.B;
     report->step = t->run.step;
     report->steps = o->steps;
     report->tokens = G * BT;
-    report->ms = 1e3 * seconds;
-    report->tokens_per_s = (double)report->tokens / seconds;
+}
+
+/* Waits for the outcome of the step last started (back 0) or the one before (back 1). */
+static void finish_step(Trainer *t, StepReport *report, int back) {
+    StepOutcome outcome = model_outcome(&t->model, back);
+    double now = machine_seconds();
+    report->loss = outcome.loss;
+    report->grad_norm = outcome.grad_norm;
+    if (outcome.skipped || !isfinite(outcome.loss) || !isfinite(outcome.grad_norm))
+        die("step %lld: the loss is %f and the gradient norm %f; no parameter was changed in it; --check-numerics names the op that made it",
+            (long long)report->step, outcome.loss, outcome.grad_norm);
+    report->ms = 1e3 * (now - t->clock);
+    report->tokens_per_s = (double)report->tokens / (now - t->clock);
+    t->clock = now;
+    t->run.elapsed_s = report->elapsed_s = t->elapsed_before + now - t->started;
+    report->left_s = (now - t->started) / (double)(report->step - t->first_step) * (double)(report->steps - report->step);
 }
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
+static void evaluate_step(Trainer *t, StepReport *report) {
+    report->evaluated = true;
+    report->train_loss = evaluate(t, t->train);
+    report->val_loss = evaluate(t, t->val);
+    if (!isfinite(report->train_loss) || !isfinite(report->val_loss))
+        die("step %lld: the evaluation gives a train loss of %f and a validation loss of %f; the checkpoints are as they were",
+            (long long)report->step, report->train_loss, report->val_loss);
+    report->best = report->val_loss < t->run.best_val_loss;
+    if (report->best) t->run.best_val_loss = report->val_loss;
+    t->run.elapsed_s = report->elapsed_s = t->elapsed_before + machine_seconds() - t->started;
+}
+
+static void report_step(Trainer *t, const StepReport *report) {
+    char error[ERROR_SIZE];
+    bool shown = report->evaluated || report->step == report->steps || due(report->step, t->options.log_every) || report->step == 1;
+    if (shown && !logger_report(t->logger, report, true, error)) warn("%s; training goes on without the log", error);
+}
+
+/* A step is started before the outcome of the last one is read, so that the device never waits for the host; only where something must be
+   known now, as for an evaluation or a checkpoint, and on a device that works while the host waits anyway, is a step finished at once. */
 static void train(Trainer *t) {
     const Options *o = &t->options;
-    char error[ERROR_SIZE];
-    int64_t first = t->run.step;
-    double before = t->run.elapsed_s;
-    bool timed_out = false;
+    StepReport report, previous;
+    bool under_way = false, timed_out = false;
+    t->first_step = t->run.step;
+    t->elapsed_before = t->run.elapsed_s;
     t->started = machine_seconds();
     while (t->run.step < o->steps && !interrupted && !timed_out) {
-        StepReport report;
-        memset(&report, 0, sizeof report);
-        train_step(t, &report);
-        bool last = t->run.step == o->steps;
-        report.evaluated = last || due(t->run.step, o->eval_every);
-        if (report.evaluated) {
-            report.train_loss = evaluate(t, t->train);
-            report.val_loss = evaluate(t, t->val);
-            if (!isfinite(report.train_loss) || !isfinite(report.val_loss))
-                die("step %lld: the evaluation gives a train loss of %f and a validation loss of %f; the checkpoints are as they were",
-                    (long long)t->run.step, report.train_loss, report.val_loss);
-            report.best = report.val_loss < t->run.best_val_loss;
-            if (report.best) t->run.best_val_loss = report.val_loss;
+        if (under_way) previous = report;
+        else t->clock = machine_seconds();
+        start_step(t, &report);
+        if (under_way) {
+            finish_step(t, &previous, 1);
+            report_step(t, &previous);
         }
-        double here = machine_seconds() - t->started;
-        t->run.elapsed_s = report.elapsed_s = before + here;
-        report.left_s = here / (double)(t->run.step - first) * (double)(o->steps - t->run.step);
-        timed_out = o->max_time > 0 && here >= o->max_time;
-        bool shown = last || report.evaluated || due(t->run.step, o->log_every) || t->run.step == 1;
-        if (shown && !logger_report(t->logger, &report, true, error)) warn("%s; training goes on without the log", error);
-        if (report.best || last || due(t->run.step, o->checkpoint_every)) save(t, report.best);
+        int64_t step = t->run.step;
+        bool last = step == o->steps, evaluated = last || due(step, o->eval_every), saved = last || due(step, o->checkpoint_every);
+        timed_out = o->max_time > 0 && machine_seconds() - t->started >= o->max_time;
+        under_way = !(t->backend->host_memory || evaluated || saved || timed_out);
+        if (under_way) continue;
+        finish_step(t, &report, 0);
+        if (evaluated) evaluate_step(t, &report);
+        report_step(t, &report);
+        if (report.best || saved) save(t, report.best);
+    }
+    if (under_way) {
+        finish_step(t, &report, 0);
+        report_step(t, &report);
     }
     if (t->saved_step != t->run.step) save(t, false);
 }

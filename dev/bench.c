@@ -1,113 +1,414 @@
-/* bench: training speed of whole steps against the machine's own matrix-product rate, measured in the same run, for the baby GPT and
-   GPT-2 124M, in fp32 and bf16; and the memory taken against what --plan says. Usage: bench [seconds a measurement] */
+/* bench: training speed of whole steps (forward, backward, norm, AdamW), set against what this machine can do, measured in the same run.
+   On a CPU: the baby GPT and GPT-2 124M in fp32 and bf16, against the rate of the library's matrix product.
+   On a GPU: the four sizes of GPT-2 in bf16, against the card's published peak and against the roofline floor: the sum over all ops of a step of
+   the greater of the time to move their bytes and the time to do their arithmetic, by the ops' own cost functions. */
 #include "llmc/error.h"
 #include "llmc/logger.h"
 #include "llmc/machine.h"
 #include "llmc/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-typedef struct { const char *preset, *settings; int64_t B, T; } Case;
-static const Case cases[] = {
-    {"baby", "vocab-size=65\n", 64, 128},
-    {"gpt2-124M", "", 4, 64},
+static const char usage[] =
+    "bench [SECONDS | --seconds S] [--json FILE] [OPTION ...]: training speed against what this machine can do.\n"
+    "  --seconds S      time given to each measurement (6)\n"
+    "  --json FILE      append the results, one JSON object a line\n"
+    "  OPTION           any option of train_gpt; those that matter: --model NAME (else a list of models), --batch B, --seq-len T,\n"
+    "                   --total-batch TOKENS (on a GPU 524288) or --grad-accum G, --device, --dtype, --attention, --deterministic, --recompute\n";
+
+typedef struct {
+    const char *model;
+    ModelSpec spec;
+    AdamW adamw;
+    int64_t grad_accum;
+    bool graphs;
+} Case;
+
+enum { MOST_STEPS = 1000 };
+
+typedef struct {
+    int warm_up, steps;
+    double median, least, most;                /* seconds of a step */
+    double bandwidth, rate;                    /* bytes/s, FLOP/s: measured here, before and after */
+    double wait;                               /* seconds of launching and awaiting an op that does nothing */
+    double plan, memory, memory_before;        /* bytes: as planned; taken at most; of them taken before the model was made */
+    OpTime ops[BACKEND_OPS];                   /* of one step more, every op awaited */
+    int op_count;
+    double floor, nominal_floor;               /* seconds of a step, at the rates measured, and at those that the design assumes (or 0) */
+} Result;
+
+/* ---- the card ------------------------------------------------------------------------------------------------------------------- */
+
+/* Published peak of dense bf16 products summed in fp32, by a part of the device's name: the first that fits. For some, what the design counts on:
+   bandwidth and matmul rate as others measured them. */
+typedef struct { const char *name; double tera_flops, tera_bytes_real, tera_flops_real; } Card;
+static const Card cards[] = {
+    {"B200", 2250, 0, 0},
+    {"H200 NVL", 835.5, 0, 0}, {"H200", 989.4, 0, 0}, {"GH200", 989.4, 0, 0}, {"H20", 148, 0, 0},
+    {"H100 NVL", 835.5, 0, 0}, {"H100 PCIe", 756.5, 0, 0}, {"H100", 989.4, 3.0, 798}, {"H800", 989.4, 0, 0},
+    {"A100", 312, 0, 0}, {"A800", 312, 0, 0}, {"A6000", 154.8, 0, 0}, {"A40", 149.7, 0, 0}, {"A30", 165, 0, 0}, {"A10", 125, 0, 0},
+    {"RTX 6000 Ada", 364.3, 0, 0}, {"L40S", 362.1, 0, 0}, {"L40", 181.1, 0, 0}, {"L4", 121, 0, 0},
+    {"RTX 5090", 209.5, 0, 0}, {"RTX 4090", 165.2, 0, 0}, {"RTX 3090", 71, 0, 0},
 };
 
-static ModelSpec spec_of(const Case *bench, DType dtype) {
-    Options o;
-    ModelSpec spec;
-    char error[ERROR_SIZE];
-    memset(&spec, 0, sizeof spec);
-    options_defaults(&o);
-    if (!config_preset(&o, bench->preset) || !options_parse_text(&o, bench->settings, strlen(bench->settings), "bench", error)
-        || !config_from_options(&spec.config, &o, error)) die("%s", error);
-    spec.dtype = dtype;
-    spec.mode = MODEL_TRAIN;
-    spec.B = bench->B;
-    spec.T = bench->T;
-    options_release(&train_options, &o);
-    return spec;
+/* The device's name is what describe() says up to the first comma. NULL for a card that is not in the list, and for a slice of one (MIG). */
+static const Card *find_card(const Backend *backend) {
+    char name[128];
+    snprintf(name, sizeof name, "%s", backend->describe());
+    name[strcspn(name, ",")] = 0;
+    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
+        if (strstr(name, cards[i].name) && !strstr(name, "MIG")) return &cards[i];
+    return NULL;
 }
 
-/* Seconds of the median step of one micro-batch: forward, backward, norm and AdamW, all of it. */
-static double step_seconds(Model *m, double seconds) {
-    enum { MOST = 1000 };
-    static double times[MOST];
-    int64_t BT = m->spec.B * m->spec.T;
-    int32_t *tokens = xmalloc((size_t)BT * sizeof *tokens), *targets = xmalloc((size_t)BT * sizeof *targets);
-    for (int64_t i = 0; i < BT; i++) {
-        tokens[i] = (int32_t)(i * 7919 % m->config.V);
-        targets[i] = (int32_t)((i + 1) * 7919 % m->config.V);
-    }
-    int n = 0;
-    double begin = 0;
-    for (int step = 0; n < 3 || (n < MOST && machine_seconds() - begin < seconds); step++) {
-        double start = machine_seconds();
-        model_begin_step(m, step, 1e-4, 1, BT);
-        model_micro_step(m, tokens, targets, 0, 0);
-        model_update(m);
-        m->backend->synchronize(m->stream);
-        if (step == 0) begin = machine_seconds();   /* the first step makes primitives and touches memory */
-        else times[n++] = machine_seconds() - start;
-    }
-    for (int i = 1; i < n; i++)
-        for (int j = i; j > 0 && times[j] < times[j - 1]; j--) {
-            double t = times[j];
-            times[j] = times[j - 1];
-            times[j - 1] = t;
+/* ---- what is measured ----------------------------------------------------------------------------------------------------------- */
+
+/* Takes --seconds and --json out of the arguments; the rest is train_gpt's. */
+static int take_own_arguments(int argc, char **argv, double *seconds, const char **json) {
+    int kept = 1;
+    for (int i = 1; i < argc; i++) {
+        char *end;
+        bool wants_seconds = !strcmp(argv[i], "--seconds"), wants_json = !strcmp(argv[i], "--json");
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            fputs(usage, stdout);
+            exit(0);
         }
-    free(tokens);
-    free(targets);
-    return times[n / 2];
+        if ((wants_seconds || wants_json) && i + 1 == argc) die("%s needs a value", argv[i]);
+        if (wants_json) *json = argv[++i];
+        else if (wants_seconds || (i == 1 && argv[1][0] != '-')) {
+            i += wants_seconds;
+            *seconds = strtod(argv[i], &end);
+            if (*end || !(*seconds > 0 && *seconds < 1e6)) die("'%s' is not a number of seconds", argv[i]);
+        } else argv[kept++] = argv[i];
+    }
+    return kept;
 }
 
-/* In a process of its own, so that its peak memory is this case's. */
-static void run_case(const Case *bench, DType dtype, double seconds) {
-    char speed[32], planned[32], taken[32], flops_text[32];
-    const Backend *backend = backend_find("auto");
-    ModelSpec spec = spec_of(bench, dtype);
-    double before = machine_matmul_rate(backend, dtype, seconds / 2), baseline = machine_peak_memory();
-    MemoryPlan plan = model_plan(&spec, backend);
+/* What this program wants where the command line is silent: stronger than a preset. */
+static void set_open(Options *o, const char *name, const char *value) {
+    char error[ERROR_SIZE];
+    if (!options_set(&train_options, o, name, value, FROM_FILE, error)) die("%s", error);
+}
+
+static void configure_backend(const Backend *backend, const Options *o) {
+    BackendSettings settings = {(AttentionKind)o->attention, (int)o->tf32, (int)o->deterministic, (int)o->autotune,
+                                o->autotune && o->algorithms[0] ? o->algorithms : NULL};
+    backend->configure(&settings);
+}
+
+/* The largest power of two, at most `most`, whose plan leaves a twentieth of the free memory to the libraries; 0 if not even one row fits. */
+static int64_t largest_batch(ModelSpec spec, const Backend *backend, int64_t most) {
+    double room = 0.95 * backend->free_memory();
+    for (spec.B = 1; spec.B * 2 <= most;) spec.B *= 2;
+    while (spec.B > 0 && (double)model_plan(&spec, backend).total > room) spec.B /= 2;
+    return spec.B;
+}
+
+/* Rows of a micro-batch and micro-batches of a step, on a GPU, where the command line leaves them open: 524,288 tokens a step, and of 124M as the
+   design has it 64 rows. */
+static void choose_batch(Case *c, const Options *o, const Backend *backend) {
+    bool asked = o->from.batch == FROM_COMMAND_LINE;
+    int64_t T = c->spec.T, total = o->total_batch ? o->total_batch : 524288;
+    if (o->from.grad_accum == FROM_COMMAND_LINE && !o->total_batch) total = 0;
+    int64_t most = asked ? o->batch : !strcmp(c->model, "gpt2-124M") ? 64 : total ? total / T : 512;
+    c->spec.B = asked ? most : largest_batch(c->spec, backend, most);
+    if (c->spec.B == 0) die("%s does not fit into the %.1f GiB free here; choose a smaller model or --recompute", c->model, backend->free_memory() / 0x1p30);
+    if (total && total % (c->spec.B * T) != 0)
+        die("%lld tokens a step are not a multiple of batch x seq-len = %lld; use --total-batch or --grad-accum", (long long)total,
+            (long long)(c->spec.B * T));
+    c->grad_accum = total ? total / (c->spec.B * T) : o->grad_accum;
+}
+
+static Case make_case(Options *o, const char *model, DType dtype) {
+    char error[ERROR_SIZE];
+    Case c;
+    memset(&c, 0, sizeof c);
+    c.model = model;
+    if (!config_preset(o, model)) die("--model '%s' is no preset; there is: %s", model, config_preset_names());
+    if (!o->vocab_size) set_open(o, "vocab_size", "65");
+    if (!config_from_options(&c.spec.config, o, error)) die("%s", error);
+    c.spec.dtype = dtype;
+    c.spec.mode = MODEL_TRAIN;
+    c.spec.optimizer = (OptimizerKind)o->optimizer;
+    c.spec.B = o->batch;
+    c.spec.T = o->seq_len;
+    c.spec.recompute = (Recompute)o->recompute;
+    c.spec.head_chunks = o->head_chunks;
+    c.adamw = (AdamW){(float)o->beta1, (float)o->beta2, (float)o->eps, (float)o->weight_decay};
+    c.grad_accum = o->grad_accum;
+    c.graphs = o->graphs != 0;
+    return c;
+}
+
+/* Token k as often as 1/(k+1), as words are in a text; n of them and, one place on, their targets. */
+static int32_t *draw_tokens(int64_t n, int64_t V) {
+    int32_t *tokens = xmalloc((size_t)(n + 1) * sizeof *tokens);
+    uint64_t state = 88172645463325252u;
+    for (int64_t i = 0; i <= n; i++) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;   /* Marsaglia's xorshift */
+        tokens[i] = (int32_t)pow((double)V, (double)(state >> 11) * 0x1p-53) - 1;
+    }
+    return tokens;
+}
+
+static void run_step(Model *m, const Case *c, const int32_t *tokens, int64_t step) {
+    int64_t BT = c->spec.B * c->spec.T;
+    model_begin_step(m, step, 1e-4, 1, c->grad_accum * BT);
+    for (int64_t g = 0; g < c->grad_accum; g++) model_micro_step(m, tokens + g * BT, tokens + g * BT + 1, g * c->spec.B, g);
+    model_update(m);
+    m->backend->synchronize(m->stream);
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The first steps make primitives, touch memory, choose algorithms and capture graphs; they do not count. */
+static void time_steps(Result *r, Model *m, const Case *c, const int32_t *tokens, double seconds) {
+    static double times[MOST_STEPS];
+    int64_t step = 0;
+    r->warm_up = m->backend->host_memory ? 1 : 3;
+    while (step < r->warm_up) run_step(m, c, tokens, step++);
+    for (double begin = machine_seconds(); r->steps < 3 || (r->steps < MOST_STEPS && machine_seconds() - begin < seconds);) {
+        double start = machine_seconds();
+        run_step(m, c, tokens, step++);
+        times[r->steps++] = machine_seconds() - start;
+    }
+    StepOutcome outcome = model_outcome(m, 0);
+    if (outcome.skipped || !isfinite(outcome.loss)) die("%s broke: its loss is %f and its gradient's norm %f; the speed of that means nothing", c->model,
+                                                         outcome.loss, outcome.grad_norm);
+    qsort(times, (size_t)r->steps, sizeof *times, ascending);
+    r->median = times[r->steps / 2];
+    r->least = times[0];
+    r->most = times[r->steps - 1];
+}
+
+static double sum_of_floors(Result *r, double bytes_per_second, double flops_per_second) {
+    double sum = 0;
+    r->op_count = backend_timed_ops(r->ops, bytes_per_second, flops_per_second);
+    for (int i = 0; i < r->op_count; i++) sum += r->ops[i].floor;
+    return sum;
+}
+
+static void profile_step(Model *m, const Case *c, const int32_t *tokens, int64_t step) {
+    const Backend *plain = m->backend;
+    m->backend = backend_timed(plain);
+    run_step(m, c, tokens, step);
+    m->backend = plain;
+}
+
+static double memory_taken(const Backend *backend, double free_at_first) {
+    return backend->host_memory ? machine_peak_memory() : free_at_first - backend->free_memory();
+}
+
+static Result measure(const Case *c, const Backend *backend, bool profile, double seconds) {
+    Result r;
     Model m;
-    model_create(&m, &spec, backend);
+    memset(&r, 0, sizeof r);
+    double free_at_first = backend->free_memory(), half = seconds / 2;
+    r.rate = machine_matmul_rate(backend, c->spec.dtype, half) / 2;
+    if (profile) r.bandwidth = machine_bandwidth(backend, half) / 2;
+    r.memory_before = memory_taken(backend, free_at_first);
+    r.plan = (double)model_plan(&c->spec, backend).total;
+    model_create(&m, &c->spec, backend);
     model_init_weights(&m, 0, 1);
-    double step = step_seconds(&m, seconds), peak = machine_peak_memory();
-    double rate = (before + machine_matmul_rate(backend, dtype, seconds / 2)) / 2;
-    double tokens = (double)(spec.B * spec.T) / step, flops = config_flops_per_token(&spec.config, spec.T);
+    m.adamw = c->adamw;
+    m.use_graphs = c->graphs;
+    int32_t *tokens = draw_tokens(c->grad_accum * c->spec.B * c->spec.T, c->spec.config.V);
+    time_steps(&r, &m, c, tokens, seconds);
+    r.memory = memory_taken(backend, free_at_first);
+    if (profile) profile_step(&m, c, tokens, r.warm_up + r.steps);
+    model_free(&m);
+    free(tokens);
+    r.rate += machine_matmul_rate(backend, c->spec.dtype, half) / 2;
+    if (!profile) return r;
+    r.bandwidth += machine_bandwidth(backend, half) / 2;
+    r.wait = machine_wait_seconds(backend);
+    const Card *card = find_card(backend);
+    if (card && card->tera_bytes_real) r.nominal_floor = sum_of_floors(&r, 1e12 * card->tera_bytes_real, 1e12 * card->tera_flops_real);
+    r.floor = sum_of_floors(&r, r.bandwidth, r.rate);
+    return r;
+}
+
+/* ---- what is said ----------------------------------------------------------------------------------------------------------------- */
+
+static double tokens_per_step(const Case *c) { return (double)(c->grad_accum * c->spec.B * c->spec.T); }
+
+/* FLOP/s of attention by what it must do: 4 B NH T^2 HS / 2 forward and 2.5 times that backward, which is its cost function. NULL: of both. */
+static double attention_rate(const Result *r, const char *which) {
+    double flops = 0, seconds = 0;
+    for (int i = 0; i < r->op_count; i++) {
+        const OpTime *op = &r->ops[i];
+        if (which ? strcmp(op->name, which) != 0 : strcmp(op->name, "attention_forward") != 0 && strcmp(op->name, "attention_backward") != 0) continue;
+        flops += op->flops;
+        seconds += op->seconds;
+    }
+    return seconds > 0 ? flops / seconds : 0;
+}
+
+static void print_cpu(const Case *c, const Result *r) {
+    char speed[32], planned[32], taken[32], flops_text[32];
+    double tokens = tokens_per_step(c) / r->median, flops = config_flops_per_token(&c->spec.config, c->spec.T);
     format_count(speed, tokens);
-    format_bytes(planned, (double)plan.total);
-    format_bytes(taken, peak);
+    format_bytes(planned, r->plan);
+    format_bytes(taken, r->memory);
     format_count(flops_text, flops);
     printf("%-10s B=%-3lld T=%-4lld %s | %8s tok/s | %11s FLOP/token | ceiling %6.1f GFLOP/s | share %5.1f%% | plan %s, peak %s (%.1f MiB before the model)\n",
-           bench->preset, (long long)spec.B, (long long)spec.T, dtype == BF16 ? "bf16" : "fp32", speed, flops_text, rate / 1e9,
-           100 * tokens * flops / rate, planned, taken, baseline / 1048576.0);
-    model_free(&m);
+           c->model, (long long)c->spec.B, (long long)c->spec.T, c->spec.dtype == BF16 ? "bf16" : "fp32", speed, flops_text, r->rate / 1e9,
+           100 * tokens * flops / r->rate, planned, taken, r->memory_before / 1048576.0);
+}
+
+static void print_gpu(const Case *c, const Result *r, const Card *card) {
+    char speed[32], total[32], planned[32], taken[32];
+    double tokens = tokens_per_step(c) / r->median, flops = tokens * config_flops_per_token(&c->spec.config, c->spec.T);
+    format_count(speed, tokens);
+    format_count(total, tokens_per_step(c));
+    format_bytes(planned, r->plan);
+    format_bytes(taken, r->memory);
+    printf("\n%s, %s, B=%lld T=%lld x %lld = %s tokens a step\n", c->model, c->spec.dtype == BF16 ? "bf16" : "fp32", (long long)c->spec.B,
+           (long long)c->spec.T, (long long)c->grad_accum, total);
+    printf("  speed      %s tok/s: %.1f ms a step, the median of %d (%.1f to %.1f) after %d to warm up\n", speed, 1e3 * r->median, r->steps,
+           1e3 * r->least, 1e3 * r->most, r->warm_up);
+    if (card && c->spec.dtype == BF16) printf("  MFU        %.1f%% of the published %.1f TFLOP/s (%s); ", 100 * flops / (1e12 * card->tera_flops), card->tera_flops, card->name);
+    else printf("  MFU        no published peak is known for this card and dtype; ");
+    printf("%.1f%% of the %.1f TFLOP/s measured here\n", 100 * flops / r->rate, r->rate / 1e12);
+    printf("  roofline   %.1f%%: at the least %.1f ms a step, at %.2f TB/s and %.1f TFLOP/s measured here", 100 * r->floor / r->median, 1e3 * r->floor,
+           r->bandwidth / 1e12, r->rate / 1e12);
+    if (r->nominal_floor) printf("; %.1f%%: %.1f ms, at %.2f TB/s and %.1f TFLOP/s", 100 * r->nominal_floor / r->median, 1e3 * r->nominal_floor,
+                                 card->tera_bytes_real, card->tera_flops_real);
+    printf("\n  memory     %s, by plan %s\n", taken, planned);
+    printf("  attention  forward %.1f TFLOP/s, backward %.1f, both %.1f\n", attention_rate(r, "attention_forward") / 1e12,
+           attention_rate(r, "attention_backward") / 1e12, attention_rate(r, NULL) / 1e12);
+    printf("  ops        of one step more, each awaited (%.1f us of every call are launch and wait):\n", 1e6 * r->wait);
+    backend_timed_report(stdout, r->bandwidth, r->rate);
+    fflush(stdout);
+}
+
+/* {"name": value, ...}, flat but for the ops. */
+static void json_number(FILE *file, const char *name, double value) {
+    fprintf(file, ", \"%s\": ", name);
+    json_write_number(file, value);
+}
+static void json_text(FILE *file, const char *name, const char *text) {
+    fprintf(file, ", \"%s\": ", name);
+    json_write_string(file, text);
+}
+
+static void append_json(const char *path, const Case *c, const Result *r, const Backend *backend, const Card *card) {
+    FILE *file = fopen(path, "a");
+    if (!file) die("cannot append to '%s'", path);
+    double tokens = tokens_per_step(c) / r->median, flops = tokens * config_flops_per_token(&c->spec.config, c->spec.T);
+    fputs("{\"program\": \"train_gpt\"", file);
+    json_text(file, "model", c->model);
+    json_text(file, "device", backend->describe());
+    json_text(file, "dtype", c->spec.dtype == BF16 ? "bf16" : "fp32");
+    json_number(file, "batch", (double)c->spec.B);
+    json_number(file, "seq_len", (double)c->spec.T);
+    json_number(file, "grad_accum", (double)c->grad_accum);
+    json_number(file, "tokens_per_step", tokens_per_step(c));
+    json_number(file, "tokens_per_s", tokens);
+    json_number(file, "ms", 1e3 * r->median);
+    json_number(file, "ms_least", 1e3 * r->least);
+    json_number(file, "ms_most", 1e3 * r->most);
+    json_number(file, "steps", r->steps);
+    json_number(file, "mfu", card && c->spec.dtype == BF16 ? flops / (1e12 * card->tera_flops) : NAN);
+    json_number(file, "share_of_matmul_rate", flops / r->rate);
+    json_number(file, "matmul_rate", r->rate);
+    json_number(file, "memory", r->memory);
+    json_number(file, "memory_plan", r->plan);
+    if (r->op_count) {
+        json_number(file, "bandwidth", r->bandwidth);
+        json_number(file, "floor_ms", 1e3 * r->floor);
+        json_number(file, "floor_share", r->floor / r->median);
+        json_number(file, "nominal_floor_share", r->nominal_floor ? r->nominal_floor / r->median : NAN);
+        json_number(file, "attention_forward", attention_rate(r, "attention_forward"));
+        json_number(file, "attention_backward", attention_rate(r, "attention_backward"));
+        json_number(file, "attention_both", attention_rate(r, NULL));
+        json_number(file, "wait_us", 1e6 * r->wait);
+        fputs(", \"ops\": [", file);
+        for (int i = 0; i < r->op_count; i++) {
+            fprintf(file, "%s{\"calls\": %lld", i ? ", " : "", r->ops[i].calls);
+            json_text(file, "name", r->ops[i].name);
+            json_number(file, "ms", 1e3 * r->ops[i].seconds);
+            json_number(file, "floor_ms", 1e3 * r->ops[i].floor);
+            fputc('}', file);
+        }
+        fputc(']', file);
+    }
+    fputs("}\n", file);
+    if (fclose(file) != 0) die("cannot write '%s'", path);
+}
+
+/* ---- the cases ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Each in a process of its own, so that its peak memory is its own. */
+static void bench_cpu(Options *o, const char *model, const Backend *backend, double seconds, const char *json) {
+    if (o->from.batch == FROM_DEFAULT) set_open(o, "batch", strcmp(model, "baby") ? "4" : "64");
+    if (o->from.seq_len == FROM_DEFAULT && strcmp(model, "baby")) set_open(o, "seq_len", "64");
+    if (o->from.grad_accum == FROM_DEFAULT) set_open(o, "grad_accum", "1");
+    for (int d = F32; d <= BF16; d++) {
+        if (o->dtype && (o->dtype == 2) != (d == BF16)) continue;
+        if (d == BF16 && !backend->supports_bf16()) {
+            printf("%-10s bf16: not on this CPU\n", model);
+            continue;
+        }
+        Case c = make_case(o, model, (DType)d);
+        fflush(stdout);
+        pid_t child = fork();
+        int status = 1;
+        if (child == 0) {
+            configure_backend(backend, o);
+            Result r = measure(&c, backend, false, seconds);
+            print_cpu(&c, &r);
+            if (json) append_json(json, &c, &r, backend, NULL);
+            fflush(stdout);
+            _exit(0);
+        }
+        if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) die("the measurement of %s did not finish", model);
+    }
+}
+
+/* All in this process: a GPU that a process has opened is of no use to its children. */
+static void bench_gpu(Options *o, const char *model, const Backend *backend, double seconds, const char *json) {
+    const Card *card = find_card(backend);
+    Case c = make_case(o, model, o->dtype == 1 ? F32 : BF16);
+    if (c.spec.dtype == BF16 && !backend->supports_bf16()) die("this GPU has no bf16 matrix products; use --dtype fp32");
+    choose_batch(&c, o, backend);
+    Result r = measure(&c, backend, true, seconds);
+    print_gpu(&c, &r, card);
+    if (json) append_json(json, &c, &r, backend, card);
 }
 
 int main(int argc, char **argv) {
-    double seconds = argc > 1 ? atof(argv[1]) : 6;
+    static const char *const cpu_models[] = {"baby", "gpt2-124M", NULL};
+    static const char *const gpu_models[] = {"gpt2-124M", "gpt2-350M", "gpt2-774M", "gpt2-1558M", NULL};
+    double seconds = 6;
+    const char *json = NULL;
+    Options o;
     error_program_name("bench");
-    if (!(seconds > 0)) die("'%s' is not a number of seconds", argv[1]);
-    const Backend *backend = backend_find("auto");
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (int d = F32; d <= BF16; d++) {
-            if (d == BF16 && !backend->supports_bf16()) {
-                printf("%-10s bf16: not on this CPU\n", cases[i].preset);
-                continue;
-            }
-            fflush(stdout);
-            pid_t child = fork();
-            int status = 1;
-            if (child == 0) {
-                run_case(&cases[i], (DType)d, seconds);
-                fflush(stdout);
-                _exit(0);
-            }
-            if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) die("the measurement of %s did not finish", cases[i].preset);
-        }
+    argc = take_own_arguments(argc, argv, &seconds, &json);
+    options_parse(&train_options, &o, argc, argv);
+    const Backend *backend = backend_find(o.device);
+    if (!backend) die("--device '%s' is not in this build or machine; there is: %s", o.device, backend_names());
+    bool cpu = strcmp(backend->name, "cpu") == 0;
+    if (!cpu) {
+        configure_backend(backend, &o);
+        printf("%s\n", backend->describe());
+    }
+    const char *const asked[] = {o.model, NULL};
+    const char *const *models = o.from.model == FROM_COMMAND_LINE ? asked : cpu ? cpu_models : gpu_models;
+    for (; *models; models++) {
+        Options of_model;
+        options_parse(&train_options, &of_model, argc, argv);
+        (cpu ? bench_cpu : bench_gpu)(&of_model, *models, backend, seconds, json);
+        options_release(&train_options, &of_model);
+    }
+    options_release(&train_options, &o);
     return 0;
 }

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Tests of the command line: sh dev/cli_test.sh BIN, where BIN holds train_gpt, sample_gpt and tokenizer. They work in a directory of their
-# own, on a text and on models that they make. Prints failures, a line a group, and last "N passed, N failed".
+# Tests of the command line: sh dev/cli_test.sh BIN [EMULATED], where BIN holds train_gpt, sample_gpt and tokenizer, and EMULATED is a train_gpt
+# that has the CUDA backend in the emulator. They work in a directory of their own, on a text and on models that they make. Prints failures, a
+# line a group, and last "N passed, N failed".
 # shellcheck disable=SC2086   # $tiny and its like are commands with their arguments
 LC_ALL=C
 OMP_NUM_THREADS=2
@@ -8,6 +9,7 @@ OMP_WAIT_POLICY=passive   # threads that spin would starve each other where othe
 export LC_ALL OMP_NUM_THREADS OMP_WAIT_POLICY
 
 bin=$(cd "${1:?usage: cli_test.sh BIN}" && pwd) || exit 1
+emulated=${2:+$(cd "$(dirname "$2")" && pwd)/$(basename "$2")}
 meta_script=$(cd "$(dirname "$0")/.." && pwd)/data/nanogpt_meta.py
 work=$(mktemp -d) || exit 1
 process=
@@ -211,7 +213,8 @@ untouched "plan writes nothing"
 for choice in "-e learned" "-e none --no-bias" "--rope-layout half --n-kv-head 1" "--no-tie --head-size 6" \
     "--activation relu --init-scheme xavier" "--activation gelu-erf --init-scheme kaiming" "--optimizer sgd" \
     "--schedule linear" "--schedule wsd" "--schedule inverse-sqrt" \
-    "--schedule sqrt-decay" "--dropout 0.2 --n-hidden 50" "--grad-clip 0 --weight-decay 0" "--data-order shards" "--check-numerics"; do
+    "--schedule sqrt-decay" "--dropout 0.2 --n-hidden 50" "--grad-clip 0 --weight-decay 0" "--data-order shards" "--check-numerics" \
+    "--recompute mlp" "--recompute norm" "--recompute block" "--head-chunks 3"; do
     works "train $choice" $tiny -x 4 -o choice $choice
 done
 works "profile" $tiny -x 2 -o choice --profile
@@ -255,7 +258,7 @@ done
 works "batch-schedule of very many steps" $tiny --batch-schedule 0:1,200:4 -x 1000000000 --plan
 refuses "unknown device" "--device 'tpu' is not in this build" $tiny --device tpu
 if ! $tiny --device cuda --plan >/dev/null 2>&1; then
-    refuses "cuda where there is none" "--device 'cuda' is not in this build or machine; there is: .*cpu" $tiny --device cuda
+    refuses "cuda where there is none" "--device 'cuda' (is not in this build|cannot be used here: .*); there is: .*cpu" $tiny --device cuda
 fi
 bf16=
 if $tiny --dtype bf16 --plan >/dev/null 2>&1; then bf16=1; else refuses "bf16 where there is none" "use --dtype fp32" $tiny --dtype bf16; fi
@@ -264,6 +267,9 @@ refuses "directory without a model" "empty holds no model" bin/train_gpt -m empt
 refuses "eval-only without a model" "--eval-only needs a trained model" $tiny --eval-only
 refuses "a model larger than any memory" "of memory, but only .* are free; choose a smaller" \
     $tiny --n-layer 1024 --n-head 128 --n-embd 16384 --n-hidden 1048576
+refuses "a batch larger than any memory" "of memory, but only .* are free; --batch [1-9][0-9]* fits" $tiny -b 65536 -t 2000
+refuses "no such attention" "--attention is 'fast'; expected one of auto\|own\|cudnn\|plain" $tiny --attention fast
+refuses "cuDNN on the CPU" "--attention cudnn is for the cuda device" $tiny --device cpu --attention cudnn
 
 group "refused data"
 refuses "missing" "no token file 'missing.bin'" $tiny -i missing.bin
@@ -617,6 +623,38 @@ refuses "a model without a vocabulary" "no vocabulary in 'plain'" bin/sample_gpt
 cp data/characters.json plain && head -c 50000 run/last/model.safetensors >plain/model.safetensors
 refuses "weights cut off" "plain/model.safetensors" bin/sample_gpt --model plain
 fails "wild weights" "logits are not finite" bin/sample_gpt --model wild_before/last
+
+# The CUDA backend, its kernels run by the emulator: the same program, so only what depends on the device.
+if [ -n "$emulated" ]; then
+    group "CUDA backend, emulated"
+    emu="$emulated --device emu -i data/train.bin -j data/val.bin --n-layer 2 --n-head 2 --n-embd 64 -t 16 -b 2 -g 3 -x 6 --warmup 2 --eval-batches 1
+         --eval-every 3 --log-every 1 --algorithms= --deterministic"
+    same_model() { holds "$1" cmp "$2/last/model.safetensors" "$3/last/model.safetensors"; }
+    works "bf16" $emu -o emu
+    says "it names the device" "^device +emulated GPU"
+    works "again" $emu -o emu_again
+    same_model "the same bits" emu emu_again
+    works "without graphs" $emu -o emu_launches --no-graphs
+    same_model "the same bits without graphs" emu emu_launches
+    works "recomputing blocks" $emu -o emu_block --recompute block
+    same_model "the same bits" emu emu_block
+    works "stopped" $emu -o emu_stopped --max-time 1e-9
+    holds "after one step" [ "$(readlink emu_stopped/last)" = step_00000001 ]
+    works "resumed" $emulated --resume auto -o emu_stopped --max-time 0
+    same_model "the same bits as never stopped" emu emu_stopped
+    works "fp32" $emu -o emu_fp32 --dtype fp32
+    works "fp32 on the cpu" $emu --device cpu -o cpu_fp32 --dtype fp32
+    loss() { sed -n 's/.*"step": *6,.*"loss": *\([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
+    holds "and there the same loss to 1e-5" awk "BEGIN { d = $(loss emu_fp32) / $(loss cpu_fp32) - 1; exit !(d * d < 1e-10) }"
+    works "plain attention" $emu -o emu_plain --attention plain
+    says "the banner says so" "plain attention"
+    works "numerics checked" $emu -o emu_checked --check-numerics
+    works "profiled" $emu -o emu_profile --profile
+    says "ops are listed" "^attention_backward "
+    works "its model samples on the cpu" bin/sample_gpt --model emu --max-tokens 5
+    refuses "no cuDNN" "cuDNN" $emu --attention cudnn
+    refuses "too little memory" "of memory, but only .* are free; --batch [1-9][0-9]* fits" $emu -b 30000 -t 1000
+fi
 
 group
 echo

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Runs what `make test` built and adds up: the op and library tests named as arguments after the directory of the programs, then test_gpt
-# against the PyTorch dumps, then the command-line tests. Ends with one line, "N passed, N failed".
+# run_tests.sh BIN EMULATED TEST...: runs what `make test` built and adds up: the op and library tests named, then BIN/test_gpt against the PyTorch
+# dumps, then the command-line tests with the programs in BIN and with EMULATED, a trainer that has the emulator, or "". Ends with one line,
+# "N passed, N failed".
 bin=$1
-shift
+emulated=$2
+shift 2
 passed=0
 failed=0
 output=$(mktemp)
@@ -26,7 +28,7 @@ for test in "$@"; do
     if [ "$f" -ne 0 ]; then sed 's/^/    /' "$output"; fi
 done
 
-for test in "$bin/test_gpt" "sh dev/cli_test.sh $bin"; do
+for test in "$bin/test_gpt" "sh dev/cli_test.sh $bin $emulated"; do
     $test >"$output" 2>&1
     status=$?
     cat "$output"

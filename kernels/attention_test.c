@@ -23,6 +23,16 @@ static const Case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
+/* Around the tiles of the CUDA kernels, 16 to 128 rows: one more and one less, several stages, head sizes that fill a tile and that do not. */
+static const Case tile_cases[] = {
+    {.B = 1, .T = 193, .NH = 2, .NKV = 1, .HS = 48}, {.B = 1, .T = 320, .NH = 2, .NKV = 2, .HS = 64},
+    {.B = 1, .T = 449, .NH = 3, .NKV = 1, .HS = 40}, {.B = 2, .T = 127, .NH = 2, .NKV = 1, .HS = 80},
+    {.B = 1, .T = 256, .NH = 2, .NKV = 2, .HS = 96}, {.B = 1, .T = 292, .NH = 2, .NKV = 1, .HS = 128},
+    {.B = 2, .T = 65, .NH = 4, .NKV = 2, .HS = 104}, {.B = 1, .T = 63, .NH = 2, .NKV = 2, .HS = 8},
+    {.B = 3, .T = 260, .NH = 2, .NKV = 1, .HS = 32}, {.B = 1, .T = 128, .NH = 5, .NKV = 1, .HS = 64},
+};
+enum { TILE_CASES = sizeof tile_cases / sizeof *tile_cases };
+
 static int heads_of(const Case *c) { return c->NH + 2 * c->NKV; }
 static int64_t qkv_numel(const Case *c) { return (int64_t)c->B * c->T * heads_of(c) * c->HS; }
 static int64_t out_numel(const Case *c) { return (int64_t)c->B * c->T * c->NH * c->HS; }
@@ -174,14 +184,50 @@ static void check_case(const Backend *b, DType dtype, const Case *c) {
 
 static void check_reference(const Backend *b, DType dtype) {
     for (int i = 0; i < CASES; i++) check_case(b, dtype, &cases[i]);
+    for (int i = 0; i < TILE_CASES; i++) check_case(b, dtype, &tile_cases[i]);
 }
 
 static void check_dropout(const Backend *b, DType dtype) {
-    for (int i = 0; i < CASES; i++) {
-        Case c = cases[i];
+    for (int i = 0; i < CASES + TILE_CASES; i++) {
+        Case c = i < CASES ? cases[i] : tile_cases[i - CASES];
         c.p = i % 2 ? 0.5f : 0.1f;
         c.step = (StepState){.seed = 0xDEADBEEF12345678u, .sample = 1000000007, .step = 77};
         check_case(b, dtype, &c);
+    }
+}
+
+static const BackendSettings defaults = {.attention = ATTENTION_AUTO, .deterministic = 1};
+
+/* Every kind of attention that needs no library, where sums need no fixed order. The CPU has one kind, whatever is set. */
+static void check_settings(const Backend *b, DType dtype) {
+    static const AttentionKind kinds[] = {ATTENTION_AUTO, ATTENTION_OWN, ATTENTION_PLAIN};
+    for (int i = 0; i < TILE_CASES; i++)
+        for (int dropped = 0; dropped < 2; dropped++) {
+            BackendSettings settings = {.attention = kinds[(i + dropped) % 3], .deterministic = 0};
+            b->configure(&settings);
+            Case c = tile_cases[i];
+            c.p = dropped ? 0.3f : 0;
+            c.step = (StepState){.seed = 21, .sample = 3, .step = 8};
+            check_case(b, dtype, &c);
+        }
+    b->configure(&(BackendSettings){.attention = ATTENTION_AUTO, .deterministic = 1});
+}
+
+/* Twice the same call gives the same bits, under the default settings. */
+static void check_repeatable(const Backend *b, DType dtype) {
+    for (int i = 0; i < TILE_CASES; i += 3) {
+        Case c = tile_cases[i];
+        double *qkv = random_values(qkv_numel(&c), 1, dtype), *dout = random_values(out_numel(&c), 1, dtype), *out[2], *dqkv[2];
+        for (int k = 0; k < 2; k++) {
+            Run r = forward(b, dtype, &c, qkv);
+            backward(&r, b, dtype, &c, dout);
+            out[k] = test_values(b, r.out);
+            dqkv[k] = test_values(b, r.dqkv);
+            finish(r, b);
+        }
+        assert_memory_equal(out[0], out[1], (size_t)out_numel(&c) * sizeof(double));
+        assert_memory_equal(dqkv[0], dqkv[1], (size_t)qkv_numel(&c) * sizeof(double));
+        free(qkv); free(dout); free(out[0]); free(out[1]); free(dqkv[0]); free(dqkv[1]);
     }
 }
 
@@ -395,26 +441,28 @@ static double *rows_of(const double *values, int B, int T, int64_t width, int t0
 }
 
 /* A prompt, single tokens and another piece through the cache give what the forward gives over the whole text: on the CPU the same
-   bits, elsewhere the same up to rounding. The caches then hold exactly K and V, and nothing beyond. */
+   bits, elsewhere the same up to rounding, that is, as near to the reference. The caches then hold exactly K and V, and nothing beyond. */
 static void check_cached_case(const Backend *b, DType dtype, const Case *c, const int *pieces) {
     enum { SPARE = 3 };
     int64_t width = (int64_t)heads_of(c) * c->HS, out_width = (int64_t)c->NH * c->HS, kv_width = (int64_t)c->NKV * c->HS;
     double *qkv = random_values(qkv_numel(c), 1, dtype);
     Run whole = forward(b, dtype, c, qkv);
-    double *expected = test_values(b, whole.out);
+    double *whole_out = test_values(b, whole.out), *expected = numbers(out_numel(c));
+    reference_forward(expected, NULL, qkv, c);
     Tensor k = test_tensor(b, dtype, NULL, 4, c->B, c->T + SPARE, c->NKV, c->HS);
     Tensor v = test_tensor(b, dtype, NULL, 4, c->B, c->T + SPARE, c->NKV, c->HS);
     for (int t0 = 0, n; t0 < c->T; t0 += n) {
         n = *pieces++;
         double *part = rows_of(qkv, c->B, c->T, width, t0, n), *expected_part = rows_of(expected, c->B, c->T, out_width, t0, n);
+        double *whole_part = rows_of(whole_out, c->B, c->T, out_width, t0, n);
         Tensor d_part = test_tensor(b, dtype, part, 4, c->B, n, heads_of(c), c->HS);
         Tensor out = test_tensor(b, dtype, NULL, 4, c->B, n, c->NH, c->HS);
         b->op.attention_cached(out, k, v, d_part, c->NH, c->NKV, t0, NULL);
         expect_close("attention_cached", b, out, expected_part, FORWARD_SLACK);
         double *got = test_values(b, out);
-        if (!strcmp(b->name, "cpu")) assert_memory_equal(got, expected_part, (size_t)(c->B * n * out_width) * sizeof *got);
+        if (!strcmp(b->name, "cpu")) assert_memory_equal(got, whole_part, (size_t)(c->B * n * out_width) * sizeof *got);
         test_free(b, d_part); test_free(b, out);
-        free(part); free(expected_part); free(got);
+        free(part); free(expected_part); free(whole_part); free(got);
     }
     double *k_rows = test_values(b, k), *v_rows = test_values(b, v);
     for (int s = 0; s < c->B; s++)
@@ -426,7 +474,7 @@ static void check_cached_case(const Backend *b, DType dtype, const Case *c, cons
             }
     finish(whole, b);
     test_free(b, k); test_free(b, v);
-    free(qkv); free(expected); free(k_rows); free(v_rows);
+    free(qkv); free(whole_out); free(expected); free(k_rows); free(v_rows);
 }
 
 static void check_cached(const Backend *b, DType dtype) {
@@ -439,6 +487,8 @@ static void check_cached(const Backend *b, DType dtype) {
 
 static void reference(void **state) { (void)state; on_every_backend(check_reference); }
 static void dropout(void **state) { (void)state; on_every_backend(check_dropout); }
+static void settings(void **state) { (void)state; on_every_backend(check_settings); }
+static void repeatable(void **state) { (void)state; on_every_backend(check_repeatable); }
 static void single_key(void **state) { (void)state; on_every_backend(check_single_key); }
 static void finite_differences(void **state) { (void)state; on_every_backend(check_finite_differences); }
 static void big_scores(void **state) { (void)state; on_every_backend(check_big_scores); }
@@ -454,6 +504,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reference),
         cmocka_unit_test(dropout),
+        cmocka_unit_test(settings),
+        cmocka_unit_test(repeatable),
         cmocka_unit_test(single_key),
         cmocka_unit_test(finite_differences),
         cmocka_unit_test(big_scores),

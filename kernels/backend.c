@@ -11,9 +11,17 @@ extern const Backend cpu_backend, cuda_backend __attribute__((weak)), emu_backen
 static const Backend *const backends[] = {&cuda_backend, &cpu_backend, &emu_backend};
 enum { BACKENDS = sizeof backends / sizeof *backends };
 
+static int is_named(const Backend *backend, const char *name) { return backend && (!strcmp(name, "auto") || !strcmp(name, backend->name)); }
+
 const Backend *backend_find(const char *name) {
     for (int i = 0; i < BACKENDS; i++)
-        if (backends[i] && (!strcmp(name, "auto") || !strcmp(name, backends[i]->name)) && backends[i]->present()) return backends[i];
+        if (is_named(backends[i], name) && !backends[i]->missing()) return backends[i];
+    return NULL;
+}
+
+const char *backend_missing(const char *name) {
+    for (int i = 0; i < BACKENDS; i++)
+        if (is_named(backends[i], name)) return backends[i]->missing();
     return NULL;
 }
 
@@ -21,7 +29,7 @@ const char *backend_names(void) {
     static char names[64];
     size_t length = 0;
     for (int i = 0; i < BACKENDS; i++)
-        if (backends[i])
+        if (backends[i] && !backends[i]->missing())
             length += (size_t)snprintf(names + length, sizeof names - length, "%s%s", length ? ", " : "", backends[i]->name);
     return names;
 }

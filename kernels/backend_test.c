@@ -176,6 +176,34 @@ static void timed_reports_calls_and_floors(void **state) {
     test_free(&odd, x); test_free(&odd, sum);
 }
 
+/* At 1 GB/s and 10 GFLOP/s one product is bound by its bytes and the other by its arithmetic: their floor is more than that of their sums. */
+static void timed_floor_is_a_sum_over_calls(void **state) {
+    (void)state;
+    enum { C = 64, CALLS = 2 };
+    const Backend *b = backend_find("cpu"), *timed = backend_timed(b);
+    Tensor w = of_value(b, F32, C * C, -1, 0);
+    w.rank = 2, w.shape[0] = w.shape[1] = C;
+    double bytes = 0, flops = 0, floor = 0;
+    for (int64_t N = 1; N <= C; N += C - 1) {
+        Tensor x = of_value(b, F32, N * C, -1, 0), out = of_value(b, F32, N * C, -1, 0);
+        x.rank = out.rank = 2, x.shape[0] = out.shape[0] = N, x.shape[1] = out.shape[1] = C;
+        for (int i = 0; i < CALLS; i++) timed->op.matmul_forward(out, no_tensor(), x, w, no_tensor(), ACT_NONE, NULL);
+        double call_bytes = 4.0 * (double)(2 * N * C + C * C), call_flops = 2.0 * (double)(N * C * C);
+        bytes += CALLS * call_bytes;
+        flops += CALLS * call_flops;
+        floor += CALLS * fmax(call_bytes / 1e9, call_flops / 1e10);
+        test_free(b, x); test_free(b, out);
+    }
+    assert_true(floor > 1.01 * fmax(bytes / 1e9, flops / 1e10));
+    OpTime ops[BACKEND_OPS];
+    assert_int_equal(backend_timed_ops(ops, 1e9, 1e10), 1);
+    assert_string_equal(ops[0].name, "matmul_forward");
+    assert_int_equal(ops[0].calls, 2 * CALLS);
+    assert_true(ops[0].seconds > 0 && ops[0].bytes == bytes && ops[0].flops == flops);
+    assert_true(fabs(ops[0].floor - floor) <= 1e-12 * floor);
+    test_free(b, w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backends_are_found_by_name),
@@ -184,6 +212,7 @@ int main(void) {
         cmocka_unit_test(checked_lets_good_values_pass),
         cmocka_unit_test(checked_names_op_and_output),
         cmocka_unit_test(timed_reports_calls_and_floors),
+        cmocka_unit_test(timed_floor_is_a_sum_over_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

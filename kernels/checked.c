@@ -55,6 +55,7 @@ OP_LIST(X)
 const Backend *backend_checked(const Backend *inner, void (*on_bad)(const char *op, int output)) {
     static Backend backend;
     backend = *inner;
+    backend.graph_begin = NULL;   /* the ops of a graph are not called one by one */
 #define X(name, outputs, arguments, call, bytes, flops) backend.op.name = checked_##name;
     OP_LIST(X)
 #undef X

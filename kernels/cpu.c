@@ -19,7 +19,7 @@ static void *cpu_alloc(size_t bytes) {
 static void cpu_release(void *memory) { free(memory); }
 static void cpu_upload(void *device, const void *host, size_t bytes, Stream *s) { (void)s; memcpy(device, host, bytes); }
 static void cpu_download(void *host, const void *device, size_t bytes, Stream *s) { (void)s; memcpy(host, device, bytes); }
-static int cpu_present(void) { return 1; }
+static const char *cpu_missing(void) { return NULL; }
 static Stream *cpu_stream_open(void) { return NULL; }
 static void cpu_synchronize(Stream *s) { (void)s; }
 static Event *cpu_event_open(void) { return NULL; }
@@ -59,7 +59,7 @@ static int cpu_set_algorithms(const char *text) { return !*text; }
 
 const Backend cpu_backend = {
     .name = "cpu",
-    .present = cpu_present,
+    .missing = cpu_missing,
     .host_memory = 1,
     .alloc = cpu_alloc, .release = cpu_release, .alloc_host = cpu_alloc, .release_host = cpu_release,
     .upload = cpu_upload, .download = cpu_download, .download_later = cpu_download,

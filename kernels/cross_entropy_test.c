@@ -77,6 +77,38 @@ static void check_shapes(const Backend *b, DType dtype) {
     check_shape(b, dtype, 6, 3000, 3072, 2);
 }
 
+/* Rows on both sides of where the CUDA kernel gives a row a block instead of a warp, and of where it keeps the row in shared memory, with
+   and without a remainder in the last vector and in the last copies ahead; and rows that are not aligned. */
+static void check_tilings(const Backend *b, DType dtype) {
+    check_shape(b, dtype, 9, 1024, 1024, 1);
+    check_shape(b, dtype, 3, 1023, 1032, 1);
+    check_shape(b, dtype, 2, 4099, 4224, 1);
+    check_shape(b, dtype, 2, 24001, 24064, 1);
+    check_shape(b, dtype, 2, 50257, 50304, 1);
+    check_shape(b, dtype, 2, 51000, 51200, 1);
+    check_shape(b, dtype, 3, 7, 7, 1);
+    check_shape(b, dtype, 3, 100, 101, 1);
+    check_shape(b, dtype, 2, 1500, 1506, 1);
+}
+
+/* The same values one element further on in memory, where no vector is aligned, give nearly the same. */
+static void check_unaligned(const Backend *b, DType dtype) {
+    enum { N = 3, V = 1100, Vp = 1152 };
+    Case c = make_case(b, dtype, N, V, Vp, 1);
+    double *gradient = malloc(N * Vp * sizeof *gradient), *shifted = calloc(N * Vp + 1, sizeof *shifted);
+    reference_gradient(N, V, Vp, gradient, c.logits, c.targets);
+    memcpy(shifted + 1, c.logits, N * Vp * sizeof *shifted);
+    Tensor whole = test_tensor(b, dtype, shifted, 1, N * Vp + 1, 0, 0, 0);
+    Tensor logits = tensor((char *)whole.data + dtype_size(dtype), dtype, 2, N, Vp, 0, 0);
+    b->op.cross_entropy(c.d_losses, logits, c.d_targets, V, 1, c.state, NULL);
+    expect_close("cross_entropy gradient, unaligned", b, logits, gradient, 1);
+    double *before = test_values(b, whole);
+    assert_true(before[0] == 0);
+    free(gradient); free(shifted); free(before);
+    test_free(b, whole);
+    free_case(b, c);
+}
+
 /* Logits of +-10,000: exp overflows unless the maximum is taken off first. */
 static void check_big_values(const Backend *b, DType dtype) { check_shape(b, dtype, 8, 65, 128, 1e4); }
 
@@ -90,12 +122,31 @@ static void check_not_finite(const Backend *b, DType dtype) {
         test_free(b, c.d_logits);
         c.d_logits = test_tensor(b, dtype, c.logits, 2, N, Vp, 0, 0);
         b->op.cross_entropy(c.d_losses, c.d_logits, c.d_targets, V, 1, c.state, NULL);
-        double *losses = test_values(b, c.d_losses);
+        double *losses = test_values(b, c.d_losses), *gradient = test_values(b, c.d_logits);
         assert_true(isnan(losses[0]) && isnan(losses[2]) && isnan(losses[3]) && isnan(losses[4]));
         assert_true(losses[1] == 0 && losses[5] == 0);   /* both masked */
-        free(losses);
+        for (int i = 0; i < N * Vp; i++) assert_true(gradient[i] == 0 || (i % Vp < V && i / Vp % 4 != 1));
+        free(losses); free(gradient);
         free_case(b, c);
     }
+}
+
+/* A logit of -Inf is a token that cannot come: its probability and gradient are 0, also where a thread of the CUDA kernel sees it first. */
+static void check_impossible(const Backend *b, DType dtype) {
+    enum { N = 4, V = 1500, Vp = 1536 };
+    Case c = make_case(b, dtype, N, V, Vp, 1);
+    double losses[N], *gradient = malloc(N * Vp * sizeof *gradient);
+    for (int row = 0; row < N; row++)
+        for (int v = 0; v < 40 + 100 * row; v++) c.logits[row * Vp + v] = v == c.targets[row] ? 1 : -INFINITY;
+    reference_losses(N, V, Vp, losses, c.logits, c.targets);
+    reference_gradient(N, V, Vp, gradient, c.logits, c.targets);
+    test_free(b, c.d_logits);
+    c.d_logits = test_tensor(b, dtype, c.logits, 2, N, Vp, 0, 0);
+    b->op.cross_entropy(c.d_losses, c.d_logits, c.d_targets, V, 1, c.state, NULL);
+    expect_close("cross_entropy losses with -Inf", b, c.d_losses, losses, 1);
+    expect_close("cross_entropy gradient with -Inf", b, c.d_logits, gradient, 1);
+    free(gradient);
+    free_case(b, c);
 }
 
 typedef struct { Case c; double *logits; } Point;
@@ -119,10 +170,8 @@ static void check_finite_difference(const Backend *b, DType dtype) {
 }
 
 /* 100,000 losses added one by one in fp32 would be off by more than 1e-5; the sum is rounded once. */
-static void check_loss_sum(const Backend *b, DType dtype) {
-    enum { N = 100001 };
-    (void)dtype;
-    double *losses = malloc(N * sizeof *losses), total = 0;
+static void check_loss_sum_of(const Backend *b, int N) {
+    double *losses = malloc((size_t)N * sizeof *losses), total = 0;
     for (int i = 0; i < N; i++) total += losses[i] = rounded(3 + test_uniform(), F32);
     Tensor d_losses = test_tensor(b, F32, losses, 1, N, 0, 0, 0), sum = test_tensor(b, F32, NULL, 1, 1, 0, 0, 0);
     for (int k = 1; k <= 2; k++) {
@@ -135,19 +184,56 @@ static void check_loss_sum(const Backend *b, DType dtype) {
     free(losses);
 }
 
+static void check_loss_sum(const Backend *b, DType dtype) {
+    (void)dtype;
+    check_loss_sum_of(b, 1);
+    check_loss_sum_of(b, 31);
+    check_loss_sum_of(b, 1025);
+    check_loss_sum_of(b, 100001);
+}
+
+/* A NaN anywhere, or in the sum so far, is not lost. */
+static void check_loss_sum_keeps_nan(const Backend *b, DType dtype) {
+    enum { N = 3000 };
+    (void)dtype;
+    double *losses = random_values(N, 1, F32);
+    losses[N - 1] = NAN;
+    Tensor bad = test_tensor(b, F32, losses, 1, N, 0, 0, 0), good = tensor(bad.data, F32, 1, N - 1, 0, 0, 0);
+    Tensor sum = test_tensor(b, F32, NULL, 1, 1, 0, 0, 0);
+    for (int k = 0; k < 4; k++) {
+        b->op.loss_sum(sum, k == 1 || k == 2 ? good : bad, k == 2, NULL);   /* NaN; finite; finite; NaN */
+        double *got = test_values(b, sum);
+        assert_true(isnan(*got) == (k == 0 || k == 3));
+        free(got);
+    }
+    b->op.loss_sum(sum, good, 1, NULL);
+    double *got = test_values(b, sum);
+    assert_true(isnan(*got));
+    free(got); free(losses);
+    test_free(b, bad); test_free(b, sum);
+}
+
 static void losses_and_gradient(void **state) { (void)state; on_every_backend(check_shapes); }
+static void tilings(void **state) { (void)state; on_every_backend(check_tilings); }
+static void unaligned_rows(void **state) { (void)state; on_every_backend(check_unaligned); }
 static void big_values(void **state) { (void)state; on_every_backend(check_big_values); }
 static void nan_and_infinity_make_the_loss_nan(void **state) { (void)state; on_every_backend(check_not_finite); }
+static void minus_infinity_is_probability_zero(void **state) { (void)state; on_every_backend(check_impossible); }
 static void gradient_is_the_derivative(void **state) { (void)state; on_every_backend(check_finite_difference); }
 static void loss_sum(void **state) { (void)state; on_every_backend(check_loss_sum); }
+static void loss_sum_keeps_nan(void **state) { (void)state; on_every_backend(check_loss_sum_keeps_nan); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(losses_and_gradient),
+        cmocka_unit_test(tilings),
+        cmocka_unit_test(unaligned_rows),
         cmocka_unit_test(big_values),
         cmocka_unit_test(nan_and_infinity_make_the_loss_nan),
+        cmocka_unit_test(minus_infinity_is_probability_zero),
         cmocka_unit_test(gradient_is_the_derivative),
         cmocka_unit_test(loss_sum),
+        cmocka_unit_test(loss_sum_keeps_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

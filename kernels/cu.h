@@ -69,8 +69,15 @@ __device__ __forceinline__ void cp_async16(void *shared, const void *global) {
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* Waits until at most N of this thread's groups are under way. */
 template <int N> __device__ __forceinline__ void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+/* 2^x in one instruction, to 2^-22; results below 2^-126 become 0. */
+__device__ __forceinline__ float exp2_approximate(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 #else
 #include "emulator.h"
+static inline float exp2_approximate(float x) { return exp2f(x); }
 #define BACKEND_NAME "emu"
 #endif
 

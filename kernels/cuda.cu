@@ -35,27 +35,32 @@ int device_multiprocessors(void) { return device.multiProcessorCount; }
 
 __global__ void probe_kernel() {}
 
-/* Says why not in one line. */
-static int find_device(void) {
+/* Looks for the device; if it cannot be used, why. */
+static const char *find_device(void) {
+    static char why[400];
     cudaFuncAttributes attributes;
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess || count == 0) {
-        fprintf(stderr, "no CUDA device can be used here: %s\n", error == cudaSuccess ? "the driver sees none" : cudaGetErrorString(error));
-        return 0;
+    if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+        return "no NVIDIA driver or GPU was found";
+    if (error != cudaSuccess) {
+        snprintf(why, sizeof why, "the driver says: %s", cudaGetErrorString(error));
+        return why;
     }
     CUDA_CHECK(cudaGetDeviceProperties(&device, 0));
-    if (cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess) return 1;
+    if (cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess) return NULL;
     cudaGetLastError();   /* else the next launch would report it */
-    fprintf(stderr, "the %s cannot be used: it has compute capability %d.%d, for which this program was not built; make CUDA=1 CUDA_ARCHS=%d%d\n",
-            device.name, device.major, device.minor, device.major, device.minor);
-    return 0;
+    snprintf(why, sizeof why, "the %s has compute capability %d.%d, for which this program was not built: make CUDA=1 CUDA_ARCHS=%d%d", device.name,
+             device.major, device.minor, device.major, device.minor);
+    return why;
 }
 
-static int present(void) {
-    static int found = -1;
-    if (found < 0) found = find_device();
-    return found;
+static const char *missing(void) {
+    static int looked;
+    static const char *why;
+    if (!looked) why = find_device();
+    looked = 1;
+    return why;
 }
 
 static const char *describe(void) {
@@ -76,6 +81,7 @@ static void configure(const BackendSettings *settings) {
     cuda_settings = *settings;
     gemm_configure();
     attention_configure();
+    reduction_scratch(1);   /* now: under capture it could not be taken */
 }
 
 /* ---- memory --------------------------------------------------------------------------------------------------------------------- */
@@ -115,7 +121,7 @@ static void download(void *to, const void *from, size_t bytes, Stream *s) {
 /* Taken once and never given back: the ops of a stream use it one after another. In the emulator every size has memory of its own, so that a
    sanitizer sees an overrun. */
 float *reduction_scratch(size_t n) {
-    static std::map<size_t, float *> memory;
+    static auto &memory = *new std::map<size_t, float *>;   /* in use until the end */
     if (n > REDUCTION_FLOATS) cuda_failed("reduction_scratch", "an op asked for more scratch than there is", __FILE__, __LINE__);
     const size_t size = strcmp(BACKEND_NAME, "emu") == 0 ? n : (size_t)REDUCTION_FLOATS;
     float *&piece = memory[size];
@@ -159,7 +165,7 @@ static void graph_close(Graph *g) { CUDA_CHECK(cudaGraphExecDestroy(reinterpret_
 
 extern "C" const Backend cuda_backend;
 const Backend cuda_backend = {
-    BACKEND_NAME, present, 0, device_alloc, device_release, host_alloc, host_release, upload, download, download_later, stream_open, stream_close,
+    BACKEND_NAME, missing, 0, device_alloc, device_release, host_alloc, host_release, upload, download, download_later, stream_open, stream_close,
     synchronize, event_open, event_close, event_record, event_wait, graph_begin, graph_end, graph_launch, graph_close, free_memory, supports_bf16,
     configure, describe, attention_scratch, gemm_algorithms, gemm_set_algorithms,
     {

@@ -1,39 +1,32 @@
 /* dropout.cu: dropout as an op of its own (Srivastava et al. 2014), for the embedding; forward and backward are the same call. */
-#include "cu.h"
+#include "packs.cuh"
 
 enum { BLOCK = 256 };
 
-/* out(n) = x(n) * mask; per_sample elements belong to one row of the batch. A thread takes four neighbours: one Philox block. */
-template <class T> __global__ void __launch_bounds__(BLOCK) dropout_kernel(T *out, const T *x, int64_t n, int64_t per_sample, Dropout drop) {
+/* out(n) = x(n) * mask; per_sample elements, a multiple of P::N, belong to one row of the batch. A thread takes a pack at a time. */
+template <class P> __global__ void __launch_bounds__(BLOCK) dropout_kernel(typename P::Element *out, const typename P::Element *x, int64_t n, int64_t per_sample, Dropout drop) {
     const DropoutKey key = dropout_key(drop);
     const uint64_t first = (uint64_t)drop.state->sample * (uint64_t)per_sample;
-    const uint64_t ahead = first % 4;   /* so many elements of the first Philox block come before ours */
-    const int64_t groups = ((int64_t)ahead + n + 3) / 4;
-    for (int64_t g = (int64_t)blockIdx.x * BLOCK + threadIdx.x; g < groups; g += (int64_t)gridDim.x * BLOCK) {
-        float scales[4];
-        dropout_scales4(scales, key, first - ahead + 4 * (uint64_t)g);
-        for (int k = 0; k < 4; k++) {
-            const int64_t i = 4 * g + k - (int64_t)ahead;
-            if (i >= 0 && i < n) out[i] = from_float<T>(to_float(x[i]) * scales[k]);
-        }
-    }
-}
-
-template <class T> __global__ void __launch_bounds__(BLOCK) copy_kernel(T *out, const T *x, int64_t n) {
-    for (int64_t i = ((int64_t)blockIdx.x * BLOCK + threadIdx.x) * Pack<T>::N; i < n; i += (int64_t)gridDim.x * BLOCK * Pack<T>::N) {
-        if (i + Pack<T>::N <= n) st128_stream(out + i, ld128_stream(x + i));
-        else
-            for (int64_t k = i; k < n; k++) out[k] = x[k];
+    for (int64_t i = ((int64_t)blockIdx.x * BLOCK + threadIdx.x) * P::N; i < n; i += (int64_t)gridDim.x * BLOCK * P::N) {
+        const P pack = load_pack_stream<P>(x + i);
+        float v[P::N];
+        dropout_scales<P>(v, key, first + (uint64_t)i);
+        for (int k = 0; k < P::N; k++) v[k] *= element(pack, k);
+        store_pack(out + i, pack_floats<P>(v));
     }
 }
 
 void cuda_dropout(Tensor out, Tensor x, Dropout drop, Stream *s) {
-    const int64_t n = tensor_numel(x);
-    if (drop.p == 0 && out.data == x.data) return;
-    by_dtype(x.dtype, [&](auto zero) {
-        typedef decltype(zero) T;
-        const int grid = (int)(n / (4 * BLOCK) < 8 * device_multiprocessors() ? n / (4 * BLOCK) + 1 : 8 * device_multiprocessors());
-        if (drop.p > 0) LAUNCH((dropout_kernel<T>), grid, BLOCK, 0, cuda_stream(s), (T *)out.data, (const T *)x.data, n, n / x.shape[0], drop);
-        else LAUNCH((copy_kernel<T>), grid, BLOCK, 0, cuda_stream(s), (T *)out.data, (const T *)x.data, n);
+    const int64_t n = tensor_numel(x), per_sample = n / x.shape[0];
+    if (drop.p == 0) {
+        if (out.data != x.data)
+            CUDA_CHECK(cudaMemcpyAsync(out.data, x.data, tensor_bytes(x), cudaMemcpyDeviceToDevice, cuda_stream(s)));
+        return;
+    }
+    by_pack(x.dtype, rows_aligned(x.dtype, per_sample, out, x), [&](auto pack) {
+        typedef decltype(pack) P;
+        const int64_t blocks = ceil_div(n, BLOCK * P::N), most = 8 * device_multiprocessors();
+        LAUNCH((dropout_kernel<P>), (unsigned)(blocks < most ? blocks : most), BLOCK, 0, cuda_stream(s), (typename P::Element *)out.data,
+               (const typename P::Element *)x.data, n, per_sample, drop);
     });
 }

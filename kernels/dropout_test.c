@@ -47,12 +47,12 @@ static StepState *device_state(const Backend *b, StepState step) {
 }
 
 /* out against the definition, element by element; then in place; then switched off. */
-static void check_op(const Backend *b, DType dtype) {
-    enum { B = 3, T = 37, C = 45, N = B * T * C };
+static void check_op_shape(const Backend *b, DType dtype, int B, int T, int C) {
+    const int N = B * T * C;
     StepState step = {.seed = 5, .sample = 2, .step = 1000};
     Dropout drop = {0.25f, 7, device_state(b, step)}, host = {0.25f, 7, &step}, off = {0, 7, drop.state};
-    double *x = random_values(N, 1, dtype), *expected = malloc(N * sizeof *expected);
-    for (int i = 0; i < N; i++) expected[i] = x[i] * expected_scale(host, 2 * T * C + (uint64_t)i);
+    double *x = random_values(N, 1, dtype), *expected = malloc((size_t)N * sizeof *expected);
+    for (int i = 0; i < N; i++) expected[i] = x[i] * expected_scale(host, 2 * (uint64_t)(T * C) + (uint64_t)i);
     Tensor d_x = test_tensor(b, dtype, x, 3, B, T, C, 0), out = test_tensor(b, dtype, NULL, 3, B, T, C, 0);
     b->op.dropout(out, d_x, drop, NULL);
     expect_close("dropout", b, out, expected, 1);
@@ -62,6 +62,27 @@ static void check_op(const Backend *b, DType dtype) {
     expect_close("dropout in place", b, d_x, expected, 1);
     test_free(b, d_x); test_free(b, out); b->release((void *)drop.state);
     free(x); free(expected);
+}
+
+/* Samples of odd size, of whole packs, and of more than one grid's worth. */
+static void check_op(const Backend *b, DType dtype) {
+    check_op_shape(b, dtype, 3, 37, 45);
+    check_op_shape(b, dtype, 3, 37, 48);
+    check_op_shape(b, dtype, 2, 1000, 100);
+}
+
+/* A sample that fits 128-bit accesses by its size but not by where it begins. */
+static void check_misaligned(const Backend *b, DType dtype) {
+    enum { N = 64 };
+    StepState step = {.seed = 5};
+    Dropout drop = {0.25f, 7, device_state(b, step)}, host = {0.25f, 7, &step};
+    double *x = random_values(N + 1, 1, dtype), expected[N];
+    for (int i = 0; i < N; i++) expected[i] = x[i + 1] * expected_scale(host, (uint64_t)i);
+    Tensor whole = test_tensor(b, dtype, x, 1, N + 1, 0, 0, 0), view = tensor((char *)whole.data + dtype_size(dtype), dtype, 2, 1, N, 0, 0);
+    b->op.dropout(view, view, drop, NULL);
+    expect_close("misaligned dropout", b, view, expected, 1);
+    test_free(b, whole); b->release((void *)drop.state);
+    free(x);
 }
 
 /* A batch of four at once, and as micro-batches of one and three: the same bits. */
@@ -122,6 +143,7 @@ static void check_statistics(const Backend *b, DType dtype) {
 }
 
 static void op(void **state) { (void)state; on_every_backend(check_op); }
+static void misaligned_sample(void **state) { (void)state; on_every_backend(check_misaligned); }
 static void micro_batches_share_the_mask(void **state) { (void)state; on_every_backend(check_micro_batches); }
 static void statistics(void **state) { (void)state; on_every_backend(check_statistics); }
 
@@ -130,6 +152,7 @@ int main(void) {
         cmocka_unit_test(philox_known_answers),
         cmocka_unit_test(scales_follow_the_definition),
         cmocka_unit_test(op),
+        cmocka_unit_test(misaligned_sample),
         cmocka_unit_test(micro_batches_share_the_mask),
         cmocka_unit_test(statistics),
     };

@@ -71,6 +71,38 @@ static void check_backward(const Backend *b, DType dtype) {
     }
 }
 
+/* What the CUDA kernels' sort and tiles of 32 rows need: two and three digits of tokens, several blocks of rows, one token over many tiles,
+   runs that end with a tile, more columns than a warp takes, rows of no or half a tile. */
+static const Shape tiled[] = {{3, 700, 8, 300, 700}, {2, 33, 16, 70000, 40}, {1, 1500, 8, 1, 1500}, {2, 32, 8, 2, 32}, {1, 96, 24, 1, 96},
+    {2, 40, 264, 5, 41}, {9, 17, 1032, 40, 20}, {17, 2, 48, 400, 2}};
+
+static void check_tiles(const Backend *b, DType dtype) {
+    for (size_t i = 0; i < sizeof tiled / sizeof *tiled; i++) {
+        check_forward_shape(b, dtype, tiled[i], true);
+        check_backward_shape(b, dtype, tiled[i], (int)i & 1, ~(int)i & 1, true, true);
+    }
+}
+
+/* More rows than are sorted at once. */
+static void check_slices(const Backend *b, DType dtype) {
+    if (dtype == F32) check_backward_shape(b, dtype, (Shape){1, 131072 + 1100, 1, 300, 131072 + 1100}, 1, 1, true, false);
+}
+
+/* Rows that fit 128-bit accesses by their length but not by where they begin. */
+static void check_misaligned(const Backend *b, DType dtype) {
+    Shape z = {2, 5, 16, 4, 5};
+    int n = z.B * z.T * z.C;
+    double *tokens = random_tokens(z), *x = random_values(n + 1, 1, dtype), *dwte = calloc((size_t)(z.V * z.C), sizeof *dwte);
+    Tensor d_tokens = test_tensor(b, I32, tokens, 2, z.B, z.T, 0, 0), whole = test_tensor(b, dtype, x, 1, n + 1, 0, 0, 0);
+    Tensor d_dwte = test_tensor(b, F32, NULL, 2, z.V, z.C, 0, 0);
+    Tensor dout = tensor((char *)whole.data + dtype_size(dtype), dtype, 3, z.B, z.T, z.C, 0);
+    for (int i = 0; i < n; i++) dwte[(int)tokens[i / z.C] * z.C + i % z.C] += x[i + 1];
+    b->op.embedding_backward(d_dwte, no_tensor(), dout, d_tokens, 0, 0, NULL);
+    expect_close("misaligned embedding_backward", b, d_dwte, dwte, 1);
+    test_free(b, d_tokens); test_free(b, whole); test_free(b, d_dwte);
+    free(tokens); free(x); free(dwte);
+}
+
 typedef struct { Shape z; const double *tokens, *wte, *wpe; } Point;
 static void forward_at(double *out, void *context) {
     Point *p = context;
@@ -116,6 +148,9 @@ static void check_determinism(const Backend *b, DType dtype) {
 
 static void forward(void **state) { (void)state; on_every_backend(check_forward); }
 static void backward(void **state) { (void)state; on_every_backend(check_backward); }
+static void tiles(void **state) { (void)state; on_every_backend(check_tiles); }
+static void slices(void **state) { (void)state; on_every_backend(check_slices); }
+static void misaligned_rows(void **state) { (void)state; on_every_backend(check_misaligned); }
 static void backward_is_the_derivative(void **state) { (void)state; on_every_backend(check_finite_difference); }
 static void backward_is_deterministic(void **state) { (void)state; on_every_backend(check_determinism); }
 
@@ -123,6 +158,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward),
         cmocka_unit_test(backward),
+        cmocka_unit_test(tiles),
+        cmocka_unit_test(slices),
+        cmocka_unit_test(misaligned_rows),
         cmocka_unit_test(backward_is_the_derivative),
         cmocka_unit_test(backward_is_deterministic),
     };

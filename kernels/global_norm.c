@@ -12,7 +12,7 @@ static double sum_of_squares(const float *x, int64_t n) {
     return sum;
 }
 
-void cpu_global_norm(StepState *state, Tensor grad, Stream *s) {
+void cpu_global_norm(StepState *state, Tensor loss, Tensor grad, Stream *s) {
     (void)s;
     int64_t N = tensor_numel(grad);
     double partial[PIECES], total = 0;
@@ -23,6 +23,6 @@ void cpu_global_norm(StepState *state, Tensor grad, Stream *s) {
     double norm = sqrt(total);
     state->grad_norm = (float)norm;
     state->clip_scale = state->max_norm > 0 && norm > state->max_norm ? (float)(state->max_norm / (norm + 1e-6)) : 1.0f;
-    state->skip = !isfinite(state->grad_norm);
+    state->skip = !isfinite(state->grad_norm) || !isfinite(*(const float *)loss.data);
     state->updates += !state->skip;
 }

@@ -8,6 +8,11 @@ typedef struct { int B, T, C; } Shape;
 static const Shape shapes[] = {{1, 1, 1}, {2, 3, 37}, {5, 13, 192}, {1, 2, 3000}, {1, 300, 16}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
+/* Around the widths at which the CUDA kernels lay rows out in another way, and with more rows than they take at once. */
+static const Shape tiled[] = {{1, 9, 256}, {3, 3, 264}, {1, 150, 512}, {2, 75, 768}, {2, 3, 776}, {1, 3, 1023}, {1, 3, 1024}, {1, 3, 1028}, {1, 70, 1280},
+    {1, 3, 1536}, {2, 25, 1600}, {1, 2, 2056}, {1, 50, 4096}, {1, 2, 4104}, {1, 15, 8192}, {1, 2, 8200}, {1, 15, 16384}, {1, 15, 16383}};
+enum { TILED = sizeof tiled / sizeof *tiled };
+
 static double *numbers(int64_t n) { return malloc((size_t)n * sizeof(double)); }
 
 static void reference_forward(int N, int C, double *out, double *mean, double *rstd, const double *x, const double *w, const double *bias) {
@@ -78,6 +83,7 @@ static void check_forward_shape(const Backend *b, DType dtype, Shape z, double s
 static void check_forward(const Backend *b, DType dtype) {
     for (int i = 0; i < SHAPES; i++)
         for (int bias = 0; bias < 2; bias++) check_forward_shape(b, dtype, shapes[i], 1, 0, 1, bias);
+    for (int i = 0; i < TILED; i++) check_forward_shape(b, dtype, tiled[i], 1, 0.5, 1, i % 2);
 }
 
 /* Where the mean is 1000 standard deviations, its own rounding to fp32 (2^-24 of it) shows in the output 1000 times enlarged:
@@ -128,6 +134,75 @@ static void check_residual(const Backend *b, DType dtype) {
         check_residual_case(b, dtype, shapes[i], 0, true);
         check_residual_case(b, dtype, shapes[i], 0.3f, false);
     }
+    for (int i = 0; i < TILED; i++) check_residual_case(b, dtype, tiled[i], i % 2 ? 0.3f : 0, true);
+}
+
+static void expect_same_bits(const char *what, const Backend *b, Tensor one, Tensor other) {
+    unsigned char *x = malloc(tensor_bytes(one)), *y = malloc(tensor_bytes(one));
+    b->download(x, one.data, tensor_bytes(one), NULL);
+    b->download(y, other.data, tensor_bytes(one), NULL);
+    if (memcmp(x, y, tensor_bytes(one))) fail_msg("%s on %s: not the same bits (rows of %lld)", what, b->name, (long long)last_dim(one));
+    free(x); free(y);
+}
+
+/* The norm made again from the stored residual: the model does so in backward, and trains on the same numbers only if they are. */
+static void check_again(const Backend *b, DType dtype, Shape z, float p) {
+    int64_t n = (int64_t)z.B * z.T * z.C;
+    StepState step = {.seed = 99, .sample = 1, .step = 4};
+    StepState *d_step = b->alloc(sizeof step);
+    b->upload(d_step, &step, sizeof step, NULL);
+    double *x = shifted_values(n, 1, 0.7, dtype), *delta = random_values(n, 1, dtype), *w = random_values(z.C, 1, dtype), *bias = random_values(z.C, 1, dtype);
+    Tensor d_x = test_tensor(b, dtype, x, 3, z.B, z.T, z.C, 0), d_delta = test_tensor(b, dtype, delta, 3, z.B, z.T, z.C, 0);
+    Tensor d_w = test_tensor(b, dtype, w, 1, z.C, 0, 0, 0), d_bias = test_tensor(b, dtype, bias, 1, z.C, 0, 0, 0);
+    Tensor residual = test_tensor(b, dtype, NULL, 3, z.B, z.T, z.C, 0), out[2], mean[2], rstd[2];
+    for (int i = 0; i < 2; i++) {
+        out[i] = test_tensor(b, dtype, NULL, 3, z.B, z.T, z.C, 0);
+        mean[i] = test_tensor(b, F32, NULL, 2, z.B, z.T, 0, 0), rstd[i] = test_tensor(b, F32, NULL, 2, z.B, z.T, 0, 0);
+    }
+    b->op.residual_layernorm_forward(residual, out[0], mean[0], rstd[0], d_x, d_delta, d_w, d_bias, EPS, (Dropout){p, 3, d_step}, NULL);
+    b->op.layernorm_forward(out[1], mean[1], rstd[1], residual, d_w, d_bias, EPS, NULL);
+    expect_same_bits("out", b, out[0], out[1]);
+    expect_same_bits("mean", b, mean[0], mean[1]);
+    expect_same_bits("rstd", b, rstd[0], rstd[1]);
+    for (int i = 0; i < 2; i++) test_free(b, out[i]), test_free(b, mean[i]), test_free(b, rstd[i]);
+    test_free(b, d_x); test_free(b, d_delta); test_free(b, d_w); test_free(b, d_bias); test_free(b, residual); b->release(d_step);
+    free(x); free(delta); free(w); free(bias);
+}
+
+static void check_recomputation(const Backend *b, DType dtype) {
+    for (int i = 0; i < SHAPES; i++) check_again(b, dtype, shapes[i], 0.3f);
+    for (int i = 0; i < TILED; i++) check_again(b, dtype, tiled[i], i % 2 ? 0 : 0.3f);
+}
+
+/* x, begun one element past an aligned address. *whole is what to give back. */
+static Tensor misaligned(const Backend *b, DType dtype, const double *x, Shape z, Tensor *whole) {
+    int64_t n = (int64_t)z.B * z.T * z.C;
+    double *padded = calloc((size_t)n + 1, sizeof *padded);
+    if (x) memcpy(padded + 1, x, (size_t)n * sizeof *x);
+    *whole = test_tensor(b, dtype, padded, 1, n + 1, 0, 0, 0);
+    free(padded);
+    return tensor((char *)whole->data + dtype_size(dtype), dtype, 3, z.B, z.T, z.C, 0);
+}
+
+/* Rows that fit 128-bit accesses by their length but not by where they begin. */
+static void check_misaligned(const Backend *b, DType dtype) {
+    Shape z = {2, 3, 64};
+    int N = z.B * z.T, C = z.C;
+    double *x = random_values(N * C, 1, dtype), *w = random_values(C, 1, dtype), *out = numbers(N * C), *mean = numbers(N), *rstd = numbers(N);
+    double *dx = calloc((size_t)(N * C), sizeof *dx), *dw = calloc((size_t)C, sizeof *dw), *db = calloc((size_t)C, sizeof *db);
+    Tensor whole[3], d_x = misaligned(b, dtype, x, z, &whole[0]), d_out = misaligned(b, dtype, NULL, z, &whole[1]);
+    Tensor d_dx = misaligned(b, dtype, NULL, z, &whole[2]), d_w = test_tensor(b, dtype, w, 1, C, 0, 0, 0), d_dw = test_tensor(b, F32, NULL, 1, C, 0, 0, 0);
+    Tensor d_mean = test_tensor(b, F32, NULL, 2, z.B, z.T, 0, 0), d_rstd = test_tensor(b, F32, NULL, 2, z.B, z.T, 0, 0);
+    reference_forward(N, C, out, mean, rstd, x, w, NULL);
+    reference_backward(N, C, dx, dw, db, x, x, w);
+    b->op.layernorm_forward(d_out, d_mean, d_rstd, d_x, d_w, no_tensor(), EPS, NULL);
+    b->op.layernorm_backward(d_dx, d_dw, no_tensor(), d_x, d_x, d_w, d_mean, d_rstd, 0, 0, NULL);
+    expect_close("misaligned layernorm_forward", b, d_out, out, 1);
+    expect_close("misaligned layernorm_backward", b, d_dx, dx, 4);   /* dout = x: dx is a difference of near numbers */
+    expect_close("misaligned layernorm_backward dw", b, d_dw, dw, 4);
+    for (int i = 0; i < 3; i++) test_free(b, whole[i]);
+    test_free(b, d_w); test_free(b, d_dw); test_free(b, d_mean); test_free(b, d_rstd);
+    free(x); free(w); free(out); free(mean); free(rstd); free(dx); free(dw); free(db);
 }
 
 /* Puts what mean and rstd must be for x on the device. */
@@ -167,6 +242,7 @@ static void check_backward_case(const Backend *b, DType dtype, Shape z, int add_
 static void check_backward(const Backend *b, DType dtype) {
     for (int i = 1; i < SHAPES; i++)
         for (int flags = 0; flags < 8; flags++) check_backward_case(b, dtype, shapes[i], flags & 1, flags >> 1 & 1, flags >> 2);
+    for (int i = 0; i < TILED; i++) check_backward_case(b, dtype, tiled[i], i % 2, i / 2 % 2, true);
 }
 
 typedef struct { int N, C; const double *x, *w, *bias; } Point;
@@ -220,6 +296,8 @@ static void check_determinism(const Backend *b, DType dtype) {
 static void forward(void **state) { (void)state; on_every_backend(check_forward); }
 static void forward_of_big_values(void **state) { (void)state; on_every_backend(check_big_values); }
 static void residual_forward(void **state) { (void)state; on_every_backend(check_residual); }
+static void recomputation_gives_the_same_bits(void **state) { (void)state; on_every_backend(check_recomputation); }
+static void misaligned_rows(void **state) { (void)state; on_every_backend(check_misaligned); }
 static void backward(void **state) { (void)state; on_every_backend(check_backward); }
 static void backward_is_the_derivative(void **state) { (void)state; on_every_backend(check_finite_difference); }
 static void backward_is_deterministic(void **state) { (void)state; on_every_backend(check_determinism); }
@@ -229,6 +307,8 @@ int main(void) {
         cmocka_unit_test(forward),
         cmocka_unit_test(forward_of_big_values),
         cmocka_unit_test(residual_forward),
+        cmocka_unit_test(recomputation_gives_the_same_bits),
+        cmocka_unit_test(misaligned_rows),
         cmocka_unit_test(backward),
         cmocka_unit_test(backward_is_the_derivative),
         cmocka_unit_test(backward_is_deterministic),

@@ -129,6 +129,12 @@ void cpu_matmul_forward(Tensor out, Tensor pre, Tensor x, Tensor w, Tensor bias,
     else forward_blocks(out, pre, x, w, bias, act, N, IC, OC);
 }
 
+void cpu_matmul_add_forward(Tensor out, Tensor x, Tensor w, Tensor bias, Tensor add, Stream *s) {
+    (void)s;
+    memcpy(out.data, add.data, tensor_bytes(out));
+    product(out, x.data, w.data, x.dtype, bias, rows_of(x), last_dim(out), last_dim(x), 0, 1, 1);
+}
+
 /* sums[i] *= act'(pre[i]) for n elements at `offset`, stored into dx */
 static void finish_backward(Tensor dx, Tensor pre, int64_t offset, int64_t n, float *sums, Activation act) {
     static _Thread_local float buffer[ACTIVATION_PIECE];

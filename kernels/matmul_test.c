@@ -5,12 +5,16 @@
 #include "activation.h"
 #include "onednn.h"
 
+#include <unistd.h>
+
 typedef struct {
     int64_t N, IC, OC;
 } Shape;
 
-/* One row; odd ones; more than a tile of the portable product each way; more than a block of rows. */
-static const Shape shapes[] = {{1, 65, 128}, {1, 33, 1}, {7, 65, 33}, {130, 33, 65}, {2, 1, 3}, {130, 300, 200}, {2100, 9, 17}};
+/* One row; odd ones; more than a tile of the portable product each way; more than a block of rows; multiples of 8, for which the GPU's
+   library has epilogues and its kernels vectors; several parts and blocks of the column sums. */
+static const Shape shapes[] = {{1, 65, 128}, {1, 33, 1}, {7, 65, 33}, {130, 33, 65}, {2, 1, 3}, {130, 300, 200}, {2100, 9, 17}, {1, 64, 8},
+                               {64, 64, 128}, {65, 129, 63}, {2100, 8, 264}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 static const Activation activations[] = {ACT_NONE, ACT_GELU, ACT_GELU_ERF, ACT_RELU};
 
@@ -80,6 +84,24 @@ static void check_forward(const Backend *b, DType dtype, Shape s, double scale) 
     free(xs); free(ws); free(biases);
 }
 
+static void check_add_forward(const Backend *b, DType dtype, Shape s) {
+    double *xs = random_values(s.N * s.IC, 1, dtype), *ws = random_values(s.OC * s.IC, 1, dtype);
+    double *biases = random_values(s.OC, 9, dtype), *adds = random_values(s.N * s.OC, 9, dtype);
+    Tensor x = matrix(b, dtype, xs, s.N, s.IC), w = matrix(b, dtype, ws, s.OC, s.IC), bias = vector(b, dtype, biases, s.OC);
+    Tensor add = matrix(b, dtype, adds, s.N, s.OC);
+    for (int with_bias = 0; with_bias < 2; with_bias++) {
+        Tensor out = matrix(b, dtype, NULL, s.N, s.OC);
+        double *outs = multiply(xs, s.IC, 1, ws, 1, s.IC, s.N, s.OC, s.IC);
+        for (int64_t i = 0; i < s.N * s.OC; i++) outs[i] += adds[i] + (with_bias ? biases[i % s.OC] : 0);
+        b->op.matmul_add_forward(out, x, w, with_bias ? bias : no_tensor(), add, NULL);
+        expect_close("matmul_add_forward out", b, out, outs, slack_of(s.IC));
+        test_free(b, out);
+        free(outs);
+    }
+    test_free(b, x); test_free(b, w); test_free(b, bias); test_free(b, add);
+    free(xs); free(ws); free(biases); free(adds);
+}
+
 static void check_backward_input(const Backend *b, DType dtype, Shape s, double scale) {
     double *douts = random_values(s.N * s.OC, 1, dtype), *ws = random_values(s.OC * s.IC, 1, dtype);
     double *pres = random_values(s.N * s.IC, scale, dtype);
@@ -129,7 +151,11 @@ static void backward_input_on(const Backend *b, DType dtype) {
 static void backward_weight_on(const Backend *b, DType dtype) {
     for (int i = 0; i < SHAPES; i++) check_backward_weight(b, dtype, shapes[i]);
 }
+static void add_forward_on(const Backend *b, DType dtype) {
+    for (int i = 0; i < SHAPES; i++) check_add_forward(b, dtype, shapes[i]);
+}
 static void forward_matches_double(void **state) { (void)state; on_every_backend(forward_on); }
+static void add_forward_matches_double(void **state) { (void)state; on_every_backend(add_forward_on); }
 static void backward_input_matches_double(void **state) { (void)state; on_every_backend(backward_input_on); }
 static void backward_weight_matches_double(void **state) { (void)state; on_every_backend(backward_weight_on); }
 
@@ -267,6 +293,156 @@ static void many_shapes_on(const Backend *b, DType dtype) {
 }
 static void many_shapes(void **state) { (void)state; on_every_backend(many_shapes_on); }
 
+/* Tensors that begin anywhere: each is one element into its memory, though its rows are as long as vectors. */
+static Tensor one_in(const Backend *b, DType dtype, const double *values, int64_t rows, int64_t columns) {
+    double *shifted = calloc((size_t)(rows * columns) + 1, sizeof *shifted);
+    for (int64_t i = 0; values && i < rows * columns; i++) shifted[i + 1] = values[i];
+    Tensor memory = vector(b, dtype, shifted, rows * columns + 1);
+    free(shifted);
+    return tensor((char *)memory.data + dtype_size(dtype), dtype, 2, rows, columns, 0, 0);
+}
+static void free_one_in(const Backend *b, Tensor t) {
+    t.data = (char *)t.data - dtype_size(t.dtype);
+    test_free(b, t);
+}
+
+static void tensors_begin_anywhere_on(const Backend *b, DType dtype) {
+    Shape s = {130, 16, 24};
+    double *xs = random_values(s.N * s.IC, 1, dtype), *ws = random_values(s.OC * s.IC, 1, dtype), *biases = random_values(s.OC, 1, dtype);
+    double *douts = random_values(s.N * s.OC, 1, dtype), one = 1;
+    double *pres = multiply(xs, s.IC, 1, ws, 1, s.IC, s.N, s.OC, s.IC), *dxs = multiply(douts, s.OC, 1, ws, s.IC, 1, s.N, s.IC, s.OC);
+    double *dws = multiply(douts, 1, s.OC, xs, s.IC, 1, s.OC, s.IC, s.N), *dbs = multiply(&one, 0, 0, douts, s.OC, 1, 1, s.OC, s.N);
+    double *outs = malloc((size_t)(s.N * s.OC) * sizeof *outs);
+    for (int64_t i = 0; i < s.N * s.OC; i++) pres[i] += biases[i % s.OC];
+    Tensor x = one_in(b, dtype, xs, s.N, s.IC), w = one_in(b, dtype, ws, s.OC, s.IC), bias = one_in(b, dtype, biases, 1, s.OC);
+    Tensor dout = one_in(b, dtype, douts, s.N, s.OC), out = one_in(b, dtype, NULL, s.N, s.OC), pre = one_in(b, dtype, NULL, s.N, s.OC);
+    Tensor dx = one_in(b, dtype, NULL, s.N, s.IC), dw = one_in(b, F32, NULL, s.OC, s.IC), db = one_in(b, F32, NULL, 1, s.OC);
+    for (int a = 0; a < 4; a++) {
+        for (int64_t i = 0; i < s.N * s.OC; i++) outs[i] = act_double(pres[i], activations[a]);
+        b->op.matmul_forward(out, activations[a] == ACT_NONE ? no_tensor() : pre, x, w, bias, activations[a], NULL);
+        expect_close("matmul_forward of unaligned tensors", b, out, outs, 1);
+        if (activations[a] != ACT_NONE) expect_close("matmul_forward pre of unaligned tensors", b, pre, pres, 1);
+        double *expected = malloc((size_t)(s.N * s.IC) * sizeof *expected);
+        for (int64_t i = 0; i < s.N * s.IC; i++) expected[i] = dxs[i] * act_derivative(xs[i], activations[a]);
+        b->op.matmul_backward_input(dx, dout, w, activations[a] == ACT_NONE ? no_tensor() : x, activations[a], NULL);
+        expect_close("matmul_backward_input of unaligned tensors", b, dx, expected, 1);
+        free(expected);
+    }
+    b->op.matmul_backward_weight(dw, db, dout, x, 0, NULL);
+    expect_close("matmul_backward_weight dw of unaligned tensors", b, dw, dws, 1);
+    expect_close("matmul_backward_weight db of unaligned tensors", b, db, dbs, 1);
+    free_one_in(b, x); free_one_in(b, w); free_one_in(b, bias); free_one_in(b, dout); free_one_in(b, out); free_one_in(b, pre);
+    free_one_in(b, dx); free_one_in(b, dw); free_one_in(b, db);
+    free(xs); free(ws); free(biases); free(douts); free(pres); free(dxs); free(dws); free(dbs); free(outs);
+}
+static void tensors_begin_anywhere(void **state) { (void)state; on_every_backend(tensors_begin_anywhere_on); }
+
+/* So many sums that a GPU's scratch holds them only in pieces, the last of which is smaller. One is enough: bf16, the erf form. */
+static void sums_in_pieces_on(const Backend *b, DType dtype) {
+    if (strcmp(b->name, "cpu") == 0 || dtype == F32) return;
+    Shape s = {8500, 8, 1000};
+    double *xs = random_values(s.N * s.IC, 1, dtype), *ws = random_values(s.OC * s.IC, 0.3, dtype);
+    double *outs = multiply(xs, s.IC, 1, ws, 1, s.IC, s.N, s.OC, s.IC);
+    for (int64_t i = 0; i < s.N * s.OC; i++) outs[i] = act_double(outs[i], ACT_GELU_ERF);
+    Tensor x = matrix(b, dtype, xs, s.N, s.IC), w = matrix(b, dtype, ws, s.OC, s.IC), out = matrix(b, dtype, NULL, s.N, s.OC);
+    b->op.matmul_forward(out, no_tensor(), x, w, no_tensor(), ACT_GELU_ERF, NULL);
+    expect_close("matmul_forward in pieces", b, out, outs, 1);
+    free(outs);
+    double *dxs = multiply(xs, s.IC, 1, ws, 1, s.IC, s.N, s.OC, s.IC), *pres = test_values(b, out);   /* x serves as dout, w^T as w */
+    double *transposed = malloc((size_t)(s.IC * s.OC) * sizeof *transposed);
+    for (int64_t i = 0; i < s.IC * s.OC; i++) transposed[i] = ws[i % s.OC * s.IC + i / s.OC];
+    for (int64_t i = 0; i < s.N * s.OC; i++) dxs[i] *= act_derivative(pres[i], ACT_GELU_ERF);
+    Tensor w_transposed = matrix(b, dtype, transposed, s.IC, s.OC), dx = matrix(b, dtype, NULL, s.N, s.OC);
+    b->op.matmul_backward_input(dx, x, w_transposed, out, ACT_GELU_ERF, NULL);
+    expect_close("matmul_backward_input in pieces", b, dx, dxs, 1);
+    test_free(b, x); test_free(b, w); test_free(b, out); test_free(b, w_transposed); test_free(b, dx);
+    free(xs); free(ws); free(dxs); free(pres); free(transposed);
+}
+static void sums_in_pieces(void **state) { (void)state; on_every_backend(sums_in_pieces_on); }
+
+/* Products of a captured graph are done when it is launched, and as often. */
+static void graphs_on(const Backend *b, DType dtype) {
+    if (!b->graph_begin) return;
+    Shape s = {40, 24, 16};
+    double *xs = random_values(s.N * s.IC, 1, dtype), *ws = random_values(s.OC * s.IC, 1, dtype), three = 3;
+    double *douts = random_values(s.N * s.OC, 1, dtype), *outs = multiply(xs, s.IC, 1, ws, 1, s.IC, s.N, s.OC, s.IC);
+    double *dws = multiply(douts, 1, s.OC, xs, s.IC, 1, s.OC, s.IC, s.N), *dbs = multiply(&three, 0, 0, douts, s.OC, 1, 1, s.OC, s.N);
+    for (int64_t i = 0; i < s.N * s.OC; i++) outs[i] = act_double(outs[i], ACT_GELU);
+    for (int64_t i = 0; i < s.OC * s.IC; i++) dws[i] *= 3;
+    Tensor x = matrix(b, dtype, xs, s.N, s.IC), w = matrix(b, dtype, ws, s.OC, s.IC), dout = matrix(b, dtype, douts, s.N, s.OC);
+    Tensor out = matrix(b, dtype, NULL, s.N, s.OC), dw = matrix(b, F32, NULL, s.OC, s.IC), db = vector(b, F32, NULL, s.OC);
+    Stream *stream = b->stream_open();
+    b->op.matmul_backward_weight(dw, db, dout, x, 0, stream);
+    b->op.matmul_backward_weight(dw, db, dout, x, 1, stream);   /* 2 of 3; and everything has its memory before the capture */
+    b->op.matmul_forward(out, no_tensor(), x, w, no_tensor(), ACT_GELU, stream);
+    b->synchronize(stream);
+    test_free(b, out);
+    out = matrix(b, dtype, NULL, s.N, s.OC);
+    b->graph_begin(stream);
+    b->op.matmul_forward(out, no_tensor(), x, w, no_tensor(), ACT_GELU, stream);
+    b->op.matmul_backward_weight(dw, db, dout, x, 1, stream);
+    Graph *graph = b->graph_end(stream);
+    b->graph_launch(graph, stream);
+    b->synchronize(stream);
+    expect_close("matmul_forward in a graph", b, out, outs, 1);
+    expect_close("matmul_backward_weight dw in a graph", b, dw, dws, 1);
+    expect_close("matmul_backward_weight db in a graph", b, db, dbs, 1);
+    b->graph_close(graph);
+    b->stream_close(stream);
+    test_free(b, x); test_free(b, w); test_free(b, dout); test_free(b, out); test_free(b, dw); test_free(b, db);
+    free(xs); free(ws); free(douts); free(outs); free(dws); free(dbs);
+}
+static void graphs_repeat_products(void **state) { (void)state; on_every_backend(graphs_on); }
+
+static char *read_whole(const char *path) {
+    static char text[1 << 16];
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    return text;
+}
+
+/* Timed choices: right results whichever way is taken (the emulator takes the unusual one), kept in a file and as text, which is taken back
+   only if it is whole and of this machine. */
+static void choices_are_kept_on(const Backend *b, DType dtype) {
+    if (strcmp(b->name, "cpu") == 0 || dtype == F32) return;
+    char path[] = "/tmp/algorithms_testXXXXXX";
+    const BackendSettings usual = {ATTENTION_AUTO, 0, 1, 0, NULL}, timing = {ATTENTION_AUTO, 0, 0, 1, path};
+    const int file = mkstemp(path);
+    assert_true(file >= 0);
+    assert_int_equal(write(file, "of another machine\n", 19), 19);
+    close(file);
+    b->configure(&timing);   /* warns that it ignores the file */
+    check_forward(b, dtype, (Shape){40, 24, 72}, 1);
+    check_backward_input(b, dtype, (Shape){40, 72, 24}, 1);
+    check_backward_weight(b, dtype, (Shape){200, 24, 72});
+    const char *text = b->algorithms();
+    assert_non_null(strstr(text, "\ngelu+aux 40 x 72 x 24 = "));
+    assert_non_null(strstr(text, "\ndgelu 40 x 72 x 24 = "));
+    assert_non_null(strstr(text, "\nbias gradient 72 x 24 x 200 = "));
+    if (strcmp(b->name, "emu") == 0) {
+        assert_non_null(strstr(text, "\ngelu+aux 40 x 72 x 24 = apart\n"));
+        assert_non_null(strstr(text, "\nbias gradient 72 x 24 x 200 = fused\n"));
+    }
+    assert_int_equal(strncmp(text, read_whole(path), strcspn(text, "\n")), 0);
+    assert_non_null(strstr(read_whole(path), "\nbias gradient 72 x 24 x 200 = "));
+    assert_true(b->set_algorithms(text));
+    const size_t size = strlen(text) + 100;
+    char *damaged = malloc(size);
+    snprintf(damaged, size, "x%s", text);
+    assert_false(b->set_algorithms(damaged));
+    snprintf(damaged, size, "%sgelu+aux 1 x 8 x 8 = apart\nnonsense\n", text);
+    assert_false(b->set_algorithms(damaged));
+    free(damaged);
+    assert_null(strstr(b->algorithms(), "1 x 8 x 8"));
+    assert_false(b->set_algorithms(""));
+    b->configure(&usual);
+    check_forward(b, dtype, (Shape){40, 24, 72}, 1);   /* what was chosen holds without timing, too */
+    unlink(path);
+}
+static void choices_are_kept(void **state) { (void)state; on_every_backend(choices_are_kept_on); }
+
 /* The portable product, in a build with oneDNN too: more than a tile each way, each transposition, bias and addition; bf16 results. */
 static void check_portable(DType dtype, DType d_dtype, int transpose_a, int transpose_b, int with_bias, int add) {
     const Backend *b = backend_find("cpu");
@@ -333,7 +509,7 @@ static void activations_match_double(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forward_matches_double),
+        cmocka_unit_test(forward_matches_double), cmocka_unit_test(add_forward_matches_double),
         cmocka_unit_test(backward_input_matches_double),
         cmocka_unit_test(backward_weight_matches_double),
         cmocka_unit_test(backward_matches_finite_differences),
@@ -342,6 +518,10 @@ int main(void) {
         cmocka_unit_test(leading_axes_are_rows),
         cmocka_unit_test(runs_give_the_same_bits),
         cmocka_unit_test(many_shapes),
+        cmocka_unit_test(tensors_begin_anywhere),
+        cmocka_unit_test(sums_in_pieces),
+        cmocka_unit_test(graphs_repeat_products),
+        cmocka_unit_test(choices_are_kept),
         cmocka_unit_test(portable_matches_double),
         cmocka_unit_test(normal_cdf_keeps_its_bounds),
         cmocka_unit_test(activations_match_double),

@@ -53,7 +53,7 @@ typedef struct {
     float max_norm;      /* clip above this gradient norm; 0 never clips */
     float grad_norm;     /* written by global_norm: the L2 norm before clipping */
     float clip_scale;    /* written by global_norm: max_norm/(norm + 1e-6) if norm > max_norm, else 1 */
-    uint32_t skip;       /* written by global_norm: 1 if the norm is not finite; the optimizers then change nothing */
+    uint32_t skip;       /* written by global_norm: 1 if norm or loss are not finite; the optimizers then change nothing */
     uint32_t updates;    /* counted by global_norm: updates that were not skipped, this one included (Adam's t) */
 } StepState;
 
@@ -93,6 +93,10 @@ typedef struct Stream Stream;
     /* out(N,OC) = act(pre), pre = x(N,IC) w(OC,IC)^T + bias(OC); bias may be absent; pre absent: not kept (or act is ACT_NONE) */  \
     X(matmul_forward, 2, (Tensor out, Tensor pre, Tensor x, Tensor w, Tensor bias, Activation act, Stream *s),                      \
       (out, pre, x, w, bias, act, s), tensor_bytes(out) + tensor_bytes(pre) + tensor_bytes(x) + tensor_bytes(w),                    \
+      2.0 * (double)tensor_numel(out) * (double)last_dim(x))                                                                        \
+    /* out(N,OC) = add(N,OC) + x(N,IC) w(OC,IC)^T + bias(OC), rounded once; bias may be absent; out is not add */                   \
+    X(matmul_add_forward, 1, (Tensor out, Tensor x, Tensor w, Tensor bias, Tensor add, Stream *s), (out, x, w, bias, add, s),       \
+      tensor_bytes(out) + tensor_bytes(add) + tensor_bytes(x) + tensor_bytes(w),                                                    \
       2.0 * (double)tensor_numel(out) * (double)last_dim(x))                                                                        \
     /* dx(N,IC) = (dout(N,OC) w(OC,IC)) * act'(pre(N,IC)); ACT_NONE: pre absent */                                                  \
     X(matmul_backward_input, 1, (Tensor dx, Tensor dout, Tensor w, Tensor pre, Activation act, Stream *s),                          \
@@ -134,8 +138,9 @@ typedef struct Stream Stream;
       (losses, logits, targets, V, backward, state, s), (1 + backward) * tensor_bytes(logits), 0)                                   \
     /* sum(1) (+)= sum of losses(N) */                                                                                              \
     X(loss_sum, 1, (Tensor sum, Tensor losses, int accumulate, Stream *s), (sum, losses, accumulate, s), tensor_bytes(losses), 0)   \
-    /* grad_norm, clip_scale, skip and updates of state, from the flat gradient; the sum's order does not depend on threads */      \
-    X(global_norm, 0, (StepState *state, Tensor grad, Stream *s), (state, grad, s), tensor_bytes(grad), 0)                          \
+    /* grad_norm, clip_scale, skip and updates of state, from the flat gradient and loss(1), which must be finite too; the sum's order\
+       does not depend on threads */                                                                                                \
+    X(global_norm, 0, (StepState *state, Tensor loss, Tensor grad, Stream *s), (state, loss, grad, s), tensor_bytes(grad), 0)       \
     /* AdamW (Loshchilov and Hutter 2019) over flat buffers: param (F32: master itself, or BF16: a rounded copy), master, m, v,     \
        grad * clip_scale. segments(n+1) I64 cuts the buffer: even pieces are decayed, odd ones are not */                           \
     X(adamw, 4, (Tensor param, Tensor master, Tensor m, Tensor v, Tensor grad, Tensor segments, AdamW config,                       \
@@ -180,7 +185,7 @@ typedef struct Graph Graph;
    stream called NULL, and no graphs: graph_begin is NULL. */
 typedef struct {
     const char *name;
-    int (*present)(void);                               /* 1 if this machine has the device; if not, says why on stderr, once */
+    const char *(*missing)(void);                       /* NULL if this machine has the device, else why it cannot be used */
     int host_memory;                                    /* 1: the host may read and write device memory directly */
     void *(*alloc)(size_t bytes);                       /* aligned to 256 bytes, zeroed */
     void (*release)(void *memory);
@@ -216,7 +221,9 @@ typedef struct {
 
 /* The backend called `name` ("auto": the best one present), or NULL if this build or machine has none of that name. */
 const Backend *backend_find(const char *name);
-/* Comma-separated names of the backends in this build, for messages. */
+/* Why `name`, or with "auto" the best backend of this build, cannot be used here; NULL if it can, or if the build has none of that name. */
+const char *backend_missing(const char *name);
+/* Comma-separated names of the backends that can be used here, for messages. */
 const char *backend_names(void);
 
 /* A backend that runs `inner`'s ops and scans each output for NaN and Inf; the first bad one is reported through on_bad with the
@@ -225,7 +232,18 @@ const Backend *backend_checked(const Backend *inner, void (*on_bad)(const char *
 
 /* A backend that runs and times `inner`'s ops, for --profile. One at a time in a process. */
 const Backend *backend_timed(const Backend *inner);
-/* One line an op, largest total first: calls, time, share, and time over the floor given by the rates measured (bytes/s, FLOP/s). */
+#define X(name, outputs, arguments, call, bytes, flops) + 1
+enum { BACKEND_OPS = 0 OP_LIST(X) };
+#undef X
+/* The calls of an op, together; `floor` is the time that they take at least, at the rates given: of each call the greater of moving and computing. */
+typedef struct {
+    const char *name;
+    long long calls;
+    double seconds, bytes, flops, floor;
+} OpTime;
+/* The ops that ran since backend_timed, largest total first, at rates measured (bytes/s, FLOP/s). Returns their number. */
+int backend_timed_ops(OpTime ops[BACKEND_OPS], double bytes_per_second, double flops_per_second);
+/* The same, printed to a FILE, a line an op: calls, time, share, rates, and time over floor. */
 void backend_timed_report(void *file, double bytes_per_second, double flops_per_second);
 
 static inline int64_t tensor_numel(Tensor t) {

@@ -13,11 +13,20 @@ static StepState host_state(const Backend *b, const StepState *device) {
     return state;
 }
 
+/* With a loss that is finite. */
+static void compute_norm(const Backend *b, StepState *state, Tensor grad) {
+    const double value = 3;
+    Tensor loss = test_tensor(b, F32, &value, 1, 1, 0, 0, 0);
+    b->op.global_norm(state, loss, grad, NULL);
+    b->synchronize(NULL);
+    test_free(b, loss);
+}
+
 /* The state after global_norm of these gradients. */
 static StepState norm_of(const Backend *b, const double *grad, int64_t n, float max_norm) {
     StepState *state = device_state(b, (StepState){.max_norm = max_norm, .updates = 7, .grad_norm = NAN, .clip_scale = NAN, .skip = 5});
     Tensor d_grad = test_tensor(b, F32, grad, 1, n, 0, 0, 0);
-    b->op.global_norm(state, d_grad, NULL);
+    compute_norm(b, state, d_grad);
     StepState result = host_state(b, state);
     test_free(b, d_grad); b->release(state);
     return result;
@@ -29,10 +38,10 @@ static void expect_number(double got, double expected, double relative) {
 
 /* The sum is exact to double, so only the rounding of the result to fp32 shows. 1e30 is beyond what can be squared in fp32. */
 static void check_norm(const Backend *b, DType dtype) {
-    static const int64_t sizes[] = {1, 2, 255, 1000, 70001};
+    static const int64_t sizes[] = {1, 2, 255, 1000, 16383, 16384, 16385, 70001};
     static const double scales[] = {1e-30, 1e-3, 1, 1e30};
     (void)dtype;
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 8; i++)
         for (int j = 0; j < 4; j++) {
             double *grad = random_values(sizes[i], scales[j], F32), norm = 0;
             for (int64_t k = 0; k < sizes[i]; k++) norm += grad[k] * grad[k];
@@ -45,6 +54,26 @@ static void check_norm(const Backend *b, DType dtype) {
             assert_true(unclipped.skip == 0 && above.skip == 0 && below.skip == 0 && below.updates == 8);
             free(grad);
         }
+}
+
+/* So many elements that the CUDA kernel has more partial sums than threads to add them, from an address that is a multiple of 16 bytes and
+   from one that is not. */
+static void check_long_norm(const Backend *b, DType dtype) {
+    enum { LENGTH = 1025 * 16384 + 7 };
+    (void)dtype;
+    float *grad = malloc(LENGTH * sizeof *grad);
+    for (int i = 0; i < LENGTH; i++) grad[i] = i % 16384 == 5 ? 3.0f : 0.25f;
+    float *device = b->alloc(LENGTH * sizeof *grad);
+    b->upload(device, grad, LENGTH * sizeof *grad, NULL);
+    for (int from = 0; from < 2; from++) {
+        StepState *state = device_state(b, (StepState){.updates = 7});
+        compute_norm(b, state, tensor(device + from, F32, 1, LENGTH - from, 0, 0, 0));
+        double large = 1026, small = LENGTH - from - large;
+        expect_number(host_state(b, state).grad_norm, sqrt(9 * large + 0.0625 * small), 0x1p-23);
+        b->release(state);
+    }
+    b->release(device);
+    free(grad);
 }
 
 /* A single bad element, anywhere, or a norm too large for fp32: skip, and do not count the update. */
@@ -117,7 +146,7 @@ static double *next_gradient(const Backend *b, Optimizer *o) {
     float host[N];
     for (int i = 0; i < N; i++) grad[i] = host[i] = (float)(test_normal() * pow(10, -(i % 10)));
     b->upload(o->grad.data, host, sizeof host, NULL);
-    b->op.global_norm(o->state, o->grad, NULL);
+    compute_norm(b, o->state, o->grad);
     return grad;
 }
 
@@ -188,32 +217,78 @@ static unsigned char *bytes_of(const Backend *b, Tensor t) {
     return bytes;
 }
 
-/* A NaN gradient changes no bit of anything; the next good one trains as if it had never been. */
+/* A gradient that is not finite, in one element or in all, changes no bit of anything; the next good one trains as if it had never been. */
 static void check_skip(const Backend *b, DType dtype) {
+    static const float bad[] = {NAN, INFINITY, -INFINITY, NAN};
+    static const int places[] = {0, 2500, N - 1, -1};   /* -1: everywhere */
     AdamW config = {0.9f, 0.95f, 1e-8f, 0.1f};
     Optimizer o = make_optimizer(b, dtype, (StepState){.lr = 0.01f, .max_norm = 1});
-    free(next_gradient(b, &o));
+    double *grad = next_gradient(b, &o);
     b->op.adamw(o.param, o.master, o.m, o.v, o.grad, o.segments, config, o.state, NULL);
     Tensor kept[] = {o.param, o.master, o.m, o.v};
     unsigned char *before[4];
     for (int i = 0; i < 4; i++) before[i] = bytes_of(b, kept[i]);
     Tensor good = o.grad;
-    o.grad = test_tensor(b, F32, NULL, 1, N, 0, 0, 0);   /* NaN */
-    b->op.global_norm(o.state, o.grad, NULL);
-    b->op.adamw(o.param, o.master, o.m, o.v, o.grad, o.segments, config, o.state, NULL);
-    b->op.sgd(o.param, o.master, o.grad, o.segments, 0.1f, o.state, NULL);
-    for (int i = 0; i < 4; i++) {
-        unsigned char *after = bytes_of(b, kept[i]);
-        assert_memory_equal(after, before[i], tensor_bytes(kept[i]));
-        free(after); free(before[i]);
+    for (int k = 0; k < 4; k++) {
+        double *with_bad = malloc(N * sizeof *with_bad);
+        for (int i = 0; i < N; i++) with_bad[i] = i == places[k] || places[k] < 0 ? bad[k] : grad[i];
+        o.grad = test_tensor(b, F32, with_bad, 1, N, 0, 0, 0);
+        compute_norm(b, o.state, o.grad);
+        b->op.adamw(o.param, o.master, o.m, o.v, o.grad, o.segments, config, o.state, NULL);
+        b->op.sgd(o.param, o.master, o.grad, o.segments, 0.1f, o.state, NULL);
+        for (int i = 0; i < 4; i++) {
+            unsigned char *after = bytes_of(b, kept[i]);
+            assert_memory_equal(after, before[i], tensor_bytes(kept[i]));
+            free(after);
+        }
+        assert_int_equal(host_state(b, o.state).skip, 1);
+        assert_int_equal(host_state(b, o.state).updates, 1);
+        test_free(b, o.grad);
+        free(with_bad);
     }
-    assert_int_equal(host_state(b, o.state).updates, 1);
-    test_free(b, o.grad);
+    for (int i = 0; i < 4; i++) free(before[i]);
     o.grad = good;
-    b->op.global_norm(o.state, o.grad, NULL);
+    compute_norm(b, o.state, o.grad);
     assert_int_equal(host_state(b, o.state).skip, 0);
     assert_int_equal(host_state(b, o.state).updates, 2);
+    free(grad);
     free_optimizer(b, o);
+}
+
+/* A longer buffer in some 400 pieces of 0 to 999 elements, a third of them shorter than a vector, which leave out the first 3 elements and
+   the last 2; `from` is how many elements the buffers lie past an aligned address. Decay is large, so that a piece taken
+   for another shows. */
+static void check_pieces_from(const Backend *b, DType dtype, int from) {
+    enum { LENGTH = 70003, MOST = 2000 };
+    double *w = random_values(LENGTH, 1, F32), *grad = random_values(LENGTH, 1, F32), *bounds = malloc(MOST * sizeof *bounds);
+    int pieces = 0;
+    bounds[0] = 3;
+    while (bounds[pieces] < LENGTH - 2 && pieces < MOST - 1) {
+        double next = bounds[pieces] + (test_below(3) ? test_below(500 * (1 + pieces % 2)) : test_below(4));
+        bounds[++pieces] = next < LENGTH - 2 ? next : LENGTH - 2;
+    }
+    assert_true(bounds[pieces] == LENGTH - 2);
+    Tensor masters = test_tensor(b, F32, w, 1, LENGTH, 0, 0, 0), grads = test_tensor(b, F32, grad, 1, LENGTH, 0, 0, 0);
+    Tensor params = test_tensor(b, dtype, w, 1, LENGTH, 0, 0, 0), segments = test_tensor(b, I64, bounds, 1, pieces + 1, 0, 0, 0);
+    Tensor master = tensor((float *)masters.data + from, F32, 1, LENGTH - from, 0, 0, 0);
+    Tensor gradient = tensor((float *)grads.data + from, F32, 1, LENGTH - from, 0, 0, 0);
+    Tensor param = dtype == BF16 ? tensor((uint16_t *)params.data + from, BF16, 1, LENGTH - from, 0, 0, 0) : master;
+    StepState *state = device_state(b, (StepState){.lr = 0.5f, .clip_scale = 0.25f});
+    b->op.sgd(param, master, gradient, segments, 0.5f, state, NULL);
+    for (int p = 0; p < pieces; p++)
+        for (int i = (int)bounds[p] + from; i < bounds[p + 1] + from && i < LENGTH; i++)
+            w[i] = w[i] * (p % 2 == 0 ? 0.75 : 1) - 0.125 * grad[i];
+    expect_close("sgd over many pieces", b, masters, w, 1);
+    double *got = test_values(b, masters), *copy = test_values(b, params);
+    for (int i = 0; i < 3 + from; i++) assert_true(got[i] == w[i]);
+    for (int i = 0; i < LENGTH && dtype == BF16; i++) assert_true(copy[i] == rounded(got[i], BF16));
+    free(got); free(copy); free(w); free(grad); free(bounds);
+    test_free(b, masters); test_free(b, grads); test_free(b, params); test_free(b, segments); b->release(state);
+}
+
+static void check_pieces(const Backend *b, DType dtype) {
+    check_pieces_from(b, dtype, 0);
+    check_pieces_from(b, dtype, 1);
 }
 
 /* The result is the same bits for any number of threads. */
@@ -238,21 +313,25 @@ static void check_adamw_determinism(const Backend *b, DType dtype) {
 }
 
 static void global_norm(void **state) { (void)state; on_every_backend(check_norm); }
+static void global_norm_of_many(void **state) { (void)state; on_every_backend(check_long_norm); }
 static void global_norm_not_finite_skips(void **state) { (void)state; on_every_backend(check_not_finite); }
 static void global_norm_is_deterministic(void **state) { (void)state; on_every_backend(check_norm_determinism); }
 static void adamw(void **state) { (void)state; on_every_backend(check_adamw); }
 static void adamw_is_deterministic(void **state) { (void)state; on_every_backend(check_adamw_determinism); }
 static void sgd(void **state) { (void)state; on_every_backend(check_sgd); }
+static void many_pieces(void **state) { (void)state; on_every_backend(check_pieces); }
 static void skip_changes_no_bit(void **state) { (void)state; on_every_backend(check_skip); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(global_norm),
+        cmocka_unit_test(global_norm_of_many),
         cmocka_unit_test(global_norm_not_finite_skips),
         cmocka_unit_test(global_norm_is_deterministic),
         cmocka_unit_test(adamw),
         cmocka_unit_test(adamw_is_deterministic),
         cmocka_unit_test(sgd),
+        cmocka_unit_test(many_pieces),
         cmocka_unit_test(skip_changes_no_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,7 +7,9 @@ typedef struct {
     int B, T, NH, NKV, HS, t0;
 } Shape;
 
-static const Shape shapes[] = {{2, 37, 6, 6, 32, 0}, {1, 1, 6, 1, 64, 5}, {2, 13, 6, 2, 24, 130}, {3, 5, 2, 1, 2, 7}, {1, 3, 1, 1, 256, 0}};
+static const Shape shapes[] = {{2, 37, 6, 6, 32, 0}, {1, 1, 6, 1, 64, 5}, {2, 13, 6, 2, 24, 130}, {3, 5, 2, 1, 2, 7}, {1, 3, 1, 1, 256, 0},
+    /* heads in groups of four and not, halves of whole packs and not, several blocks */
+    {2, 37, 12, 12, 64, 0}, {1, 70, 5, 1, 128, 3}, {1, 9, 3, 3, 80, 2}, {1, 5, 2, 2, 16, 0}, {2, 41, 7, 7, 40, 1}, {1, 3, 4, 2, 8, 0}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static int heads_of(Shape z) { return z.NH + 2 * z.NKV; }
@@ -76,6 +78,24 @@ static void check_shapes(const Backend *b, DType dtype) {
             for (int bias = 0; bias < 2; bias++) check_forward_case(b, dtype, shapes[i], (RopeLayout)layout, bias);
             check_backward_case(b, dtype, shapes[i], (RopeLayout)layout);
         }
+}
+
+/* Heads that fit 128-bit accesses by their size but not by where they begin. */
+static void check_misaligned(const Backend *b, DType dtype) {
+    Shape z = {1, 3, 2, 1, 32, 0};
+    int64_t n = numel(z);
+    double *x = random_values(n + 1, 1, dtype);
+    for (int layout = 0; layout < 2; layout++) {
+        Tensor whole = test_tensor(b, dtype, x, 1, n + 1, 0, 0, 0), rotations = table(b, z.T, z.HS);
+        Tensor qkv = tensor((char *)whole.data + dtype_size(dtype), dtype, 4, z.B, z.T, heads_of(z), z.HS);
+        double *expected = malloc((size_t)n * sizeof *expected);
+        memcpy(expected, x + 1, (size_t)n * sizeof *expected);
+        reference(expected, NULL, z, (RopeLayout)layout, 1);
+        b->op.rope_forward(qkv, no_tensor(), rotations, z.NH, z.NKV, (RopeLayout)layout, 0, NULL);
+        expect_close("misaligned rope_forward", b, qkv, expected, 1);
+        test_free(b, whole); test_free(b, rotations); free(expected);
+    }
+    free(x);
 }
 
 /* A quarter turn of pair 0 and none of pair 1 shows which elements make a pair, and which way is forward. */
@@ -187,6 +207,7 @@ static void check_relative(const Backend *b, DType dtype) {
 }
 
 static void formula(void **state) { (void)state; on_every_backend(check_shapes); }
+static void misaligned_heads(void **state) { (void)state; on_every_backend(check_misaligned); }
 static void layouts(void **state) { (void)state; on_every_backend(check_layout); }
 static void backward_undoes_forward(void **state) { (void)state; on_every_backend(check_inverse); }
 static void finite_differences(void **state) { (void)state; on_every_backend(check_finite_differences); }
@@ -196,6 +217,7 @@ static void scores_depend_on_distance(void **state) { (void)state; on_every_back
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formula),
+        cmocka_unit_test(misaligned_heads),
         cmocka_unit_test(layouts),
         cmocka_unit_test(backward_undoes_forward),
         cmocka_unit_test(finite_differences),

@@ -6,17 +6,25 @@
 #include <time.h>
 
 #define X(name, outputs, arguments, call, bytes, flops) OP_##name,
-enum { OP_LIST(X) OPS };
+enum { OP_LIST(X) };
 #undef X
+
+/* Calls of an op that cost alike: those of one shape. */
+typedef struct {
+    long long calls;
+    double bytes, flops;   /* of one call */
+} Cost;
+
+enum { COSTS = 32 };   /* more than a model needs; the last one stands for all further shapes, with their mean */
 
 typedef struct {
     const char *name;
-    long long calls;
-    double seconds, bytes, flops;
+    double seconds;
+    Cost costs[COSTS];
 } Timing;
 
 static const Backend *timed_inner;
-static Timing timings[OPS];
+static Timing timings[BACKEND_OPS];
 
 static double seconds_now(void) {
     struct timespec t;
@@ -32,9 +40,12 @@ static double start_clock(Stream *s) {
 static void stop_clock(Timing *timing, double start, double bytes, double flops, Stream *s) {
     timed_inner->synchronize(s);
     timing->seconds += seconds_now() - start;
-    timing->calls++;
-    timing->bytes += bytes;
-    timing->flops += flops;
+    int i = 0;
+    while (i < COSTS - 1 && timing->costs[i].calls && !(timing->costs[i].bytes == bytes && timing->costs[i].flops == flops)) i++;
+    Cost *cost = &timing->costs[i];
+    cost->calls++;
+    cost->bytes += (bytes - cost->bytes) / (double)cost->calls;
+    cost->flops += (flops - cost->flops) / (double)cost->calls;
 }
 
 #define X(name, outputs, arguments, call, bytes, flops)                            \
@@ -49,6 +60,7 @@ OP_LIST(X)
 const Backend *backend_timed(const Backend *inner) {
     static Backend backend;
     backend = *inner;
+    backend.graph_begin = NULL;   /* the ops of a graph are not called one by one */
     timed_inner = inner;
 #define X(op_name, outputs, arguments, call, bytes, flops)       \
     backend.op.op_name = timed_##op_name;                        \
@@ -58,29 +70,45 @@ const Backend *backend_timed(const Backend *inner) {
     return &backend;
 }
 
+/* The floor of a call is the greater of the time to move its bytes and the time to do its arithmetic. */
+static OpTime op_time(const Timing *timing, double bytes_per_second, double flops_per_second) {
+    OpTime op = {.name = timing->name, .seconds = timing->seconds};
+    for (int i = 0; i < COSTS && timing->costs[i].calls; i++) {
+        const Cost *cost = &timing->costs[i];
+        double calls = (double)cost->calls, moving = cost->bytes / bytes_per_second, computing = cost->flops / flops_per_second;
+        op.calls += cost->calls;
+        op.bytes += calls * cost->bytes;
+        op.flops += calls * cost->flops;
+        op.floor += calls * (moving > computing ? moving : computing);
+    }
+    return op;
+}
+
 static int by_seconds_descending(const void *a, const void *b) {
-    double x = ((const Timing *)a)->seconds, y = ((const Timing *)b)->seconds;
+    double x = ((const OpTime *)a)->seconds, y = ((const OpTime *)b)->seconds;
     return (x < y) - (x > y);
 }
 
-/* The floor is the greater of the time to move the bytes and the time to do the arithmetic. */
-static void print_line(FILE *file, const Timing *timing, double total_seconds, double bytes_per_second, double flops_per_second) {
-    double moving = timing->bytes / bytes_per_second, computing = timing->flops / flops_per_second;
-    fprintf(file, "%-27s %9lld %10.1f %6.1f%% %8.1f %9.1f %8.2f\n", timing->name, timing->calls, 1e3 * timing->seconds,
-            100 * timing->seconds / total_seconds, 1e-9 * timing->bytes / timing->seconds, 1e-9 * timing->flops / timing->seconds,
-            timing->seconds / (moving > computing ? moving : computing));
+int backend_timed_ops(OpTime ops[BACKEND_OPS], double bytes_per_second, double flops_per_second) {
+    int n = 0;
+    for (int i = 0; i < BACKEND_OPS; i++)
+        if (timings[i].costs[0].calls) ops[n++] = op_time(&timings[i], bytes_per_second, flops_per_second);
+    qsort(ops, (size_t)n, sizeof *ops, by_seconds_descending);
+    return n;
 }
 
 void backend_timed_report(void *file, double bytes_per_second, double flops_per_second) {
-    Timing sorted[OPS], total = {.name = "all ops"};
-    for (int i = 0; i < OPS; i++) {
-        sorted[i] = timings[i];
-        total.calls += timings[i].calls;
-        total.seconds += timings[i].seconds;
+    OpTime ops[BACKEND_OPS], total = {0};
+    int n = backend_timed_ops(ops, bytes_per_second, flops_per_second);
+    for (int i = 0; i < n; i++) {
+        total.calls += ops[i].calls;
+        total.seconds += ops[i].seconds;
+        total.floor += ops[i].floor;
     }
-    qsort(sorted, OPS, sizeof *sorted, by_seconds_descending);
     fprintf(file, "%-27s %9s %10s %7s %8s %9s %8s\n", "op", "calls", "ms", "share", "GB/s", "GFLOP/s", "x floor");
-    for (int i = 0; i < OPS; i++)
-        if (sorted[i].calls) print_line(file, &sorted[i], total.seconds, bytes_per_second, flops_per_second);
-    fprintf(file, "%-27s %9lld %10.1f\n", total.name, total.calls, 1e3 * total.seconds);
+    for (int i = 0; i < n; i++)
+        fprintf(file, "%-27s %9lld %10.1f %6.1f%% %8.1f %9.1f %8.2f\n", ops[i].name, ops[i].calls, 1e3 * ops[i].seconds,
+                100 * ops[i].seconds / total.seconds, 1e-9 * ops[i].bytes / ops[i].seconds, 1e-9 * ops[i].flops / ops[i].seconds,
+                ops[i].seconds / ops[i].floor);
+    fprintf(file, "%-27s %9lld %10.1f %36.2f\n", "all ops", total.calls, 1e3 * total.seconds, n ? total.seconds / total.floor : 0.0);
 }

@@ -1,8 +1,10 @@
 /* machine.c: rates and memory of the machine. */
 #include "machine.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -18,43 +20,74 @@ double machine_peak_memory(void) {
     return 1024.0 * (double)usage.ru_maxrss;
 }
 
+/* ---- timing a piece of work --------------------------------------------------------------------------------------------------- */
+
+typedef struct { const Backend *backend; Tensor a, b, c; } Job;
+typedef void (*Work)(const Job *job);
+
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-typedef struct { const Backend *backend; Tensor a, b, c; } Job;
+/* Seconds that `times` runs one behind the other take, the last one awaited. */
+static double seconds_of(Work work, const Job *job, int times) {
+    double start = machine_seconds();
+    for (int i = 0; i < times; i++) work(job);
+    job->backend->synchronize(NULL);
+    return machine_seconds() - start;
+}
 
-/* Median seconds of run(job), after one run to warm up. */
-static double median_seconds(void (*run)(const Job *), const Job *job, double seconds) {
+/* Median seconds of one run, over at least `seconds`. Short ones are timed several in a row, so that the wait for the device does not count. */
+static double median_seconds(Work work, const Job *job, double seconds) {
     enum { MOST = 4096 };
     double times[MOST], begin = machine_seconds();
-    int n = 0;
-    run(job);
-    while (n < MOST && (n < 3 || machine_seconds() - begin < seconds)) {
-        double start = machine_seconds();
-        run(job);
-        job->backend->synchronize(NULL);
-        times[n++] = machine_seconds() - start;
-    }
+    int n = 0, in_a_row = 1 + (int)(0.01 / (seconds_of(work, job, 1) + 1e-6));
+    while (n < MOST && (n < 3 || machine_seconds() - begin < seconds)) times[n++] = seconds_of(work, job, in_a_row) / in_a_row;
     qsort(times, (size_t)n, sizeof *times, ascending);
     return times[n / 2];
 }
 
-static void multiply(const Job *j) { j->backend->op.matmul_forward(j->c, no_tensor(), j->a, j->b, no_tensor(), ACT_NONE, NULL); }
+/* ---- the rates ---------------------------------------------------------------------------------------------------------------- */
 
-double machine_matmul_rate(const Backend *backend, DType dtype, double seconds) {
-    enum { N = 2048 };
-    Tensor t[3];
-    for (int i = 0; i < 3; i++) {
-        t[i] = tensor(NULL, dtype, 2, N, N, 0, 0);
-        t[i].data = backend->alloc((size_t)N * N * dtype_size(dtype));
+/* A GPU multiplies zeros faster than numbers, and copies them no slower; so the arrays hold random numbers in [-1, 1). */
+static void fill(const Backend *backend, Tensor t) {
+    enum { PIECE = 1 << 16 };
+    float numbers[PIECE];
+    uint16_t halves[PIECE];
+    uint64_t state = 88172645463325252u;
+    for (int i = 0; i < PIECE; i++) {
+        uint32_t bits;
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;   /* Marsaglia's xorshift */
+        numbers[i] = (float)(int32_t)(state >> 32) * 0x1p-31f;
+        memcpy(&bits, &numbers[i], sizeof bits);
+        halves[i] = (uint16_t)(bits >> 16);
     }
-    Job job = {backend, t[0], t[1], t[2]};
-    double rate = 2.0 * N * N * N / median_seconds(multiply, &job, seconds);
-    for (int i = 0; i < 3; i++) backend->release(t[i].data);
-    return rate;
+    const void *source = t.dtype == BF16 ? (const void *)halves : numbers;
+    size_t bytes = tensor_bytes(t), piece = PIECE * dtype_size(t.dtype);
+    for (size_t at = 0; at < bytes; at += piece) backend->upload((char *)t.data + at, source, bytes - at < piece ? bytes - at : piece, NULL);
 }
+
+static Tensor filled(const Backend *backend, DType dtype, int64_t rows, int64_t columns) {
+    Tensor t = tensor((void *)1, dtype, 2, rows, columns, 0, 0);
+    t.data = backend->alloc(tensor_bytes(t));
+    fill(backend, t);
+    return t;
+}
+
+/* c from a, and b where there are two inputs. */
+static Job open_job(const Backend *backend, int inputs, DType dtype, int64_t rows, int64_t columns) {
+    Job job = {backend, filled(backend, dtype, rows, columns), no_tensor(), filled(backend, dtype, rows, columns)};
+    if (inputs == 2) job.b = filled(backend, dtype, rows, columns);
+    return job;
+}
+static void close_job(const Job *job) {
+    job->backend->release(job->a.data);
+    if (job->b.data) job->backend->release(job->b.data);
+    job->backend->release(job->c.data);
+}
+
+static void multiply(const Job *j) { j->backend->op.matmul_forward(j->c, no_tensor(), j->a, j->b, no_tensor(), ACT_NONE, NULL); }
 
 static const StepState no_drop;
 static void copy(const Job *j) {
@@ -62,13 +95,41 @@ static void copy(const Job *j) {
     j->backend->op.dropout(j->c, j->a, none, NULL);   /* p is 0: reads one array and writes the other */
 }
 
+/* True if work of this size is what the machine should be measured with: it takes `least` seconds, or twice the size has no room. */
+static bool large_enough(Work work, const Job *job, double least, bool largest) {
+    if (largest || 3.0 * 4 * (double)tensor_bytes(job->a) > job->backend->free_memory() / 2) return true;
+    seconds_of(work, job, 1);   /* to warm up */
+    return seconds_of(work, job, 1) >= least;
+}
+
+double machine_matmul_rate(const Backend *backend, DType dtype, double seconds) {
+    enum { LARGEST = 8192 };
+    for (int64_t n = 256;; n *= 2) {
+        Job job = open_job(backend, 2, dtype, n, n);
+        bool enough = large_enough(multiply, &job, 0.03, n == LARGEST);
+        double rate = enough ? 2.0 * (double)n * (double)n * (double)n / median_seconds(multiply, &job, seconds) : 0;
+        close_job(&job);
+        if (enough) return rate;
+    }
+}
+
 double machine_bandwidth(const Backend *backend, double seconds) {
-    enum { COUNT = 32 << 20 };
-    Job job = {backend, tensor(NULL, F32, 1, COUNT, 0, 0, 0), no_tensor(), tensor(NULL, F32, 1, COUNT, 0, 0, 0)};
-    job.a.data = backend->alloc((size_t)COUNT * 4);
-    job.c.data = backend->alloc((size_t)COUNT * 4);
-    double rate = 8.0 * COUNT / median_seconds(copy, &job, seconds);
-    backend->release(job.a.data);
-    backend->release(job.c.data);
-    return rate;
+    enum { COLUMNS = 1 << 20, LARGEST = 256 };
+    for (int64_t rows = 1;; rows *= 2) {
+        Job job = open_job(backend, 1, F32, rows, COLUMNS);
+        bool enough = large_enough(copy, &job, 0.01, rows == LARGEST);
+        double rate = enough ? 2.0 * (double)tensor_bytes(job.a) / median_seconds(copy, &job, seconds) : 0;
+        close_job(&job);
+        if (enough) return rate;
+    }
+}
+
+double machine_wait_seconds(const Backend *backend) {
+    enum { TIMES = 101 };
+    double times[TIMES];
+    Job job = open_job(backend, 1, F32, 1, 1);
+    for (int i = 0; i < TIMES; i++) times[i] = seconds_of(copy, &job, 1);
+    qsort(times, TIMES, sizeof *times, ascending);
+    close_job(&job);
+    return times[TIMES / 2];
 }

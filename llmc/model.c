@@ -3,6 +3,7 @@
 
 #include "error.h"
 #include "kernels/cpu.h"
+#include "model_step.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -41,28 +42,31 @@ static void embed_forward(Model *m, int64_t t0) {
     op->layernorm_forward(a->ln1[0], a->ln1_mean[0], a->ln1_rstd[0], a->embedded, m->p.ln1w[0], m->p.ln1b[0], (float)c->norm_eps, m->stream);
 }
 
-/* residual = x + dropout(branch), and the norm that reads it: the next layer's first, or the final one */
-static void add_and_next_norm(Model *m, int64_t l) {
-    const Config *c = &m->config;
+/* residual = x + dropout(in w^T + bias), and the norm that reads it. Without dropout the product can add x itself, in fp32. */
+static void branch_and_norm_forward(Model *m, Tensor residual, Tensor norm, Tensor mean, Tensor rstd, Tensor x, Tensor in, Tensor w, Tensor bias,
+                                    Tensor normw, Tensor normb, Dropout drop) {
     const OpTable *op = &m->backend->op;
-    Activations *a = &m->a;
-    Dropout drop = dropout_at(m, l, DROP_MLP_BRANCH);
-    if (l + 1 < c->L)
-        op->residual_layernorm_forward(a->out[l], a->ln1[l + 1], a->ln1_mean[l + 1], a->ln1_rstd[l + 1], a->mid[l], a->branch, m->p.ln1w[l + 1],
-                                       m->p.ln1b[l + 1], (float)c->norm_eps, drop, m->stream);
-    else
-        op->residual_layernorm_forward(a->out[l], a->lnf, a->lnf_mean, a->lnf_rstd, a->mid[l], a->branch, m->p.lnfw, m->p.lnfb,
-                                       (float)c->norm_eps, drop, m->stream);
+    float eps = (float)m->config.norm_eps;
+    if (m->spec.residual_in_matmul && m->config.dropout == 0) {
+        op->matmul_add_forward(residual, in, w, bias, x, m->stream);
+        op->layernorm_forward(norm, mean, rstd, residual, normw, normb, eps, m->stream);
+    } else {
+        op->matmul_forward(m->a.branch, no_tensor(), in, w, bias, ACT_NONE, m->stream);
+        op->residual_layernorm_forward(residual, norm, mean, rstd, x, m->a.branch, normw, normb, eps, drop, m->stream);
+    }
 }
 
-static void block_forward(Model *m, int64_t l, int64_t t0) {
+/* The residual stream that enters block l. */
+static Tensor block_input(const Model *m, int64_t l) { return l > 0 ? m->a.out[l - 1] : m->a.embedded; }
+
+/* From the block's first norm to the MLP's activation: all that the block keeps for backward. */
+static void block_inside_forward(Model *m, int64_t l, int64_t t0) {
     const Config *c = &m->config;
     const OpTable *op = &m->backend->op;
     const ParameterTensors *p = &m->p;
     Activations *a = &m->a;
     Stream *s = m->stream;
     int NH = (int)c->NH, NKV = (int)c->NKV;
-    Tensor x = l > 0 ? a->out[l - 1] : a->embedded;
     Tensor qkv = matrix(a->qkv[l], config_qkv_width(c)), att = matrix(a->att[l], c->NH * c->HS);
 
     if (c->pos == POS_ROPE) {
@@ -75,12 +79,23 @@ static void block_forward(Model *m, int64_t l, int64_t t0) {
         op->attention_cached(a->att[l], a->k_cache[l], a->v_cache[l], a->qkv[l], NH, NKV, (int)t0, s);
     else
         op->attention_forward(a->att[l], a->lse[l], a->qkv[l], a->attention_scratch, NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
-    op->matmul_forward(a->branch, no_tensor(), att, p->attprojw[l], p->attprojb[l], ACT_NONE, s);
-    op->residual_layernorm_forward(a->mid[l], a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], x, a->branch, p->ln2w[l], p->ln2b[l],
-                                   (float)c->norm_eps, dropout_at(m, l, DROP_ATTENTION_BRANCH), s);
+    branch_and_norm_forward(m, a->mid[l], a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], block_input(m, l), att, p->attprojw[l], p->attprojb[l], p->ln2w[l],
+                            p->ln2b[l], dropout_at(m, l, DROP_ATTENTION_BRANCH));
     op->matmul_forward(a->fc_act[l], a->fc[l], a->ln2[l], p->fcw[l], p->fcb[l], c->activation, s);
-    op->matmul_forward(a->branch, no_tensor(), a->fc_act[l], p->fcprojw[l], p->fcprojb[l], ACT_NONE, s);
-    add_and_next_norm(m, l);
+}
+
+/* The block, and the norm behind it: the next block's first, or the final one. */
+static void block_forward(Model *m, int64_t l, int64_t t0) {
+    const ParameterTensors *p = &m->p;
+    Activations *a = &m->a;
+    Dropout drop = dropout_at(m, l, DROP_MLP_BRANCH);
+    block_inside_forward(m, l, t0);
+    if (l + 1 < m->config.L)
+        branch_and_norm_forward(m, a->out[l], a->ln1[l + 1], a->ln1_mean[l + 1], a->ln1_rstd[l + 1], a->mid[l], a->fc_act[l], p->fcprojw[l],
+                                p->fcprojb[l], p->ln1w[l + 1], p->ln1b[l + 1], drop);
+    else
+        branch_and_norm_forward(m, a->out[l], a->lnf, a->lnf_mean, a->lnf_rstd, a->mid[l], a->fc_act[l], p->fcprojw[l], p->fcprojb[l], p->lnfw,
+                                p->lnfb, drop);
 }
 
 static Tensor head_weight(const Model *m) { return m->p.head.data ? m->p.head : m->p.wte; }
@@ -115,6 +130,23 @@ static Tensor branch_gradient(Model *m, int64_t l, int site) {
 }
 
 /* block_forward, last line first; dresidual holds the gradient of out[l] and leaves as that of the layer's input */
+/* Makes again what --recompute did not keep of block l. The last block's is all still there. */
+static void block_recompute(Model *m, int64_t l) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    const ParameterTensors *p = &m->p;
+    Activations *a = &m->a;
+    Stream *s = m->stream;
+    Recompute recompute = m->spec.recompute;
+    if (l == c->L - 1) return;
+    if (recompute >= RECOMPUTE_NORM)
+        op->layernorm_forward(a->ln1[l], a->ln1_mean[l], a->ln1_rstd[l], block_input(m, l), p->ln1w[l], p->ln1b[l], (float)c->norm_eps, s);
+    if (recompute == RECOMPUTE_NORM)
+        op->layernorm_forward(a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], a->mid[l], p->ln2w[l], p->ln2b[l], (float)c->norm_eps, s);
+    if (recompute == RECOMPUTE_MLP || recompute == RECOMPUTE_NORM) op->activation_forward(a->fc_act[l], a->fc[l], c->activation, s);
+    if (recompute == RECOMPUTE_BLOCK) block_inside_forward(m, l, 0);
+}
+
 static void block_backward(Model *m, int64_t l, int accumulate) {
     const Config *c = &m->config;
     const OpTable *op = &m->backend->op;
@@ -122,9 +154,9 @@ static void block_backward(Model *m, int64_t l, int accumulate) {
     Activations *a = &m->a;
     Stream *s = m->stream;
     int NH = (int)c->NH, NKV = (int)c->NKV;
-    Tensor x = l > 0 ? a->out[l - 1] : a->embedded;
     Tensor dqkv = matrix(a->dqkv, config_qkv_width(c)), datt = matrix(a->datt, c->NH * c->HS), att = matrix(a->att[l], c->NH * c->HS);
 
+    block_recompute(m, l);
     Tensor dbranch = branch_gradient(m, l, DROP_MLP_BRANCH);
     op->matmul_backward_weight(d->fcprojw[l], d->fcprojb[l], dbranch, a->fc_act[l], accumulate, s);
     op->matmul_backward_input(a->dfc, dbranch, p->fcprojw[l], a->fc[l], c->activation, s);
@@ -140,7 +172,8 @@ static void block_backward(Model *m, int64_t l, int accumulate) {
     if (c->pos == POS_ROPE) op->rope_backward(a->dqkv, m->rotations, NH, NKV, c->rope_layout, s);
     op->matmul_backward_weight(d->qkvw[l], d->qkvb[l], dqkv, a->ln1[l], accumulate, s);
     op->matmul_backward_input(a->dnorm, dqkv, p->qkvw[l], no_tensor(), ACT_NONE, s);
-    op->layernorm_backward(a->dresidual, d->ln1w[l], d->ln1b[l], a->dnorm, x, p->ln1w[l], a->ln1_mean[l], a->ln1_rstd[l], 1, accumulate, s);
+    op->layernorm_backward(a->dresidual, d->ln1w[l], d->ln1b[l], a->dnorm, block_input(m, l), p->ln1w[l], a->ln1_mean[l], a->ln1_rstd[l], 1, accumulate,
+                           s);
 }
 
 static void embed_backward(Model *m, int accumulate) {
@@ -152,29 +185,13 @@ static void embed_backward(Model *m, int accumulate) {
     op->embedding_backward(m->d.wte, m->d.wpe, a->dresidual, a->tokens, tied || accumulate, accumulate, m->stream);
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------------------------ */
-
-static void upload_batch(Model *m, const int32_t *tokens, const int32_t *targets) {
-    m->backend->upload(m->a.tokens.data, tokens, tensor_bytes(m->a.tokens), m->stream);
-    m->backend->upload(m->a.targets.data, targets, tensor_bytes(m->a.targets), m->stream);
-}
-
-/* Only the fields that the host owns: the rest is written by global_norm. */
-static void upload_state(Model *m) { m->backend->upload(m->device_state, &m->state, offsetof(StepState, grad_norm), m->stream); }
-
-static StepState download_state(const Model *m) {
-    StepState state;
-    m->backend->download(&state, m->device_state, sizeof state, m->stream);
-    return state;
-}
-
-static void forward(Model *m, bool first_micro) {
+void model_forward(Model *m, bool first_micro) {
     embed_forward(m, 0);
     for (int64_t l = 0; l < m->config.L; l++) block_forward(m, l, 0);
     head(m, first_micro);
 }
 
-static void backward(Model *m, bool first_micro) {
+void model_backward(Model *m, bool first_micro) {
     Activations *a = &m->a;
     int accumulate = !first_micro;
     Tensor last = a->out[m->config.L - 1];
@@ -183,52 +200,7 @@ static void backward(Model *m, bool first_micro) {
     embed_backward(m, accumulate);
 }
 
-void model_begin_step(Model *m, int64_t step, double lr, double max_norm, int64_t valid_targets) {
-    m->state.step = (uint32_t)step;
-    m->state.lr = (float)lr;
-    m->state.max_norm = (float)max_norm;
-    m->state.loss_scale = valid_targets > 0 ? (float)(1.0 / (double)valid_targets) : 0.0f;
-}
-
-void model_micro_step(Model *m, const int32_t *tokens, const int32_t *targets, int64_t sample, int64_t micro) {
-    CHECK(m->spec.mode == MODEL_TRAIN);
-    m->state.sample = sample;
-    m->training = true;
-    upload_state(m);
-    upload_batch(m, tokens, targets);
-    forward(m, micro == 0);
-    backward(m, micro == 0);
-    m->training = false;
-}
-
-void model_update(Model *m) {
-    const OpTable *op = &m->backend->op;
-    op->global_norm(m->device_state, m->gradients, m->stream);
-    if (m->spec.optimizer == OPTIMIZER_SGD)
-        op->sgd(m->parameters, m->masters, m->gradients, m->segments, m->adamw.weight_decay, m->device_state, m->stream);
-    else
-        op->adamw(m->parameters, m->masters, m->m, m->v, m->gradients, m->segments, m->adamw, m->device_state, m->stream);
-}
-
-static double downloaded_loss_sum(const Model *m) {
-    float sum;
-    m->backend->download(&sum, m->a.loss_sum.data, sizeof sum, m->stream);
-    return sum;
-}
-double model_loss(const Model *m) { return downloaded_loss_sum(m) * m->state.loss_scale; }
-double model_grad_norm(const Model *m) { return download_state(m).grad_norm; }
-bool model_skipped(const Model *m) { return download_state(m).skip != 0; }
-uint32_t model_updates(const Model *m) { return download_state(m).updates; }
-
-void model_set_updates(Model *m, uint32_t updates) {
-    m->backend->upload(&m->device_state->updates, &updates, sizeof updates, m->stream);
-}
-
-double model_evaluate(Model *m, const int32_t *tokens, const int32_t *targets) {
-    upload_batch(m, tokens, targets);
-    forward(m, true);
-    return downloaded_loss_sum(m);
-}
+/* ---- looking at results ------------------------------------------------------------------------------------------------------ */
 
 void model_copy_losses(const Model *m, float *losses) {
     m->backend->download(losses, m->a.losses.data, tensor_bytes(m->a.losses), m->stream);
@@ -263,13 +235,15 @@ void model_copy_logits(Model *m, float *logits) {
 
 const char *const arena_names[ARENAS] = {"parameters", "master weights", "gradients", "optimizer moments", "activations", "constants"};
 
-/* At most this many bytes of logits at once; a vocabulary of 50,257 then goes in chunks of rows. */
-enum { LOGITS_BYTES = 64 << 20 };
+/* Unless --head-chunks says otherwise, at most so many bytes of logits at once: what a CPU's memory gladly spares, and what keeps a GPU's
+   matrix products large. A vocabulary of 50,257 then goes in chunks of rows. */
+enum { HOST_LOGITS_BYTES = 64 << 20, DEVICE_LOGITS_BYTES = 1 << 30 };
 
-static int64_t head_rows_of(const ModelSpec *spec) {
+static int64_t head_rows_of(const ModelSpec *spec, const Backend *backend) {
     int64_t N = spec->mode == MODEL_GENERATE ? 1 : spec->B * spec->T;
-    int64_t most = LOGITS_BYTES / (spec->config.Vp * (int64_t)dtype_size(spec->dtype));
-    int64_t chunks = most > 0 ? (N + most - 1) / most : N;
+    int64_t bytes = backend->host_memory ? HOST_LOGITS_BYTES : DEVICE_LOGITS_BYTES;
+    int64_t most = bytes / (spec->config.Vp * (int64_t)dtype_size(spec->dtype));
+    int64_t chunks = spec->head_chunks > 0 ? spec->head_chunks : most > 0 ? (N + most - 1) / most : N;
     return (N + chunks - 1) / chunks;
 }
 
@@ -278,12 +252,13 @@ static void bind_activations(Activations *a, const ModelSpec *spec, const Backen
     const Config *c = &spec->config;
     DType A = spec->dtype;
     bool train = spec->mode == MODEL_TRAIN, generate = spec->mode == MODEL_GENERATE;
-    int64_t head_rows = head_rows_of(spec);
+    int64_t head_rows = head_rows_of(spec, backend);
     int64_t scratch = generate ? 0 : (int64_t)backend->attention_scratch(B, T, (int)c->NH, (int)c->NKV, (int)c->HS, A, train && c->dropout > 0, train);
 #define ONCE(field, exists, dtype, ...) a->field = (exists) ? arena_take(arena, dtype, __VA_ARGS__) : no_tensor();
-#define LAYER(field, exists, dtype, ...)                                                                                            \
+#define LAYER(field, dropped_from, exists, dtype, ...)                                                                              \
     for (int64_t l = 0; l < c->L; l++)                                                                                              \
-        a->field[l] = !(exists) ? no_tensor() : l == 0 || train ? arena_take(arena, dtype, __VA_ARGS__) : a->field[0];
+        a->field[l] = !(exists) ? no_tensor()                                                                                       \
+                    : l == 0 || (train && spec->recompute < dropped_from) ? arena_take(arena, dtype, __VA_ARGS__) : a->field[0];
 #define CACHE(field, exists, dtype, ...)                                                                                            \
     for (int64_t l = 0; l < c->L; l++) a->field[l] = (exists) ? arena_take(arena, dtype, __VA_ARGS__) : no_tensor();
     ACTIVATION_LIST(ONCE, LAYER, CACHE)
@@ -374,13 +349,18 @@ void model_create(Model *m, const ModelSpec *spec, const Backend *backend) {
     bind_all(m);
     parameters_bind(&m->p, &m->table, &m->config, m->parameters.data, spec->dtype);
     parameters_bind(&m->d, &m->table, &m->config, m->gradients.data, F32);
+    m->stream = backend->stream_open();
+    step_open(m);
     upload_rotations(m);
     backend->upload(m->segments.data, m->table.segments, tensor_bytes(m->segments), m->stream);
 }
 
 void model_free(Model *m) {
+    m->backend->synchronize(m->stream);
+    step_close(m);
     for (int i = 0; i < ARENAS; i++)
         if (m->arenas[i].base) m->backend->release(m->arenas[i].base);
+    m->backend->stream_close(m->stream);
     free_layers(&m->a);
     parameters_unbind(&m->p);
     parameters_unbind(&m->d);

@@ -4,7 +4,8 @@
        model_begin_step(m, step, lr, max_norm, valid)      valid: targets >= 0 in the whole global batch
        model_micro_step(m, tokens, targets, sample, i)     for each micro-batch i: forward, backward, gradients += (= for i 0)
        model_update(m)                                     norm, clip, AdamW; skipped whole if the norm is not finite
-       model_loss(m), model_grad_norm(m), model_skipped(m) what happened */
+       model_outcome(m, 0)                                 what happened; model_outcome(m, 1) what happened in the step before
+   None of the first three waits for the device; model_outcome does. model.c has the passes and the memory, model_step.c the step. */
 #ifndef LLMC_MODEL_H
 #define LLMC_MODEL_H
 
@@ -18,6 +19,10 @@ extern "C" {
 typedef enum { MODEL_TRAIN, MODEL_EVALUATE, MODEL_GENERATE } ModelMode;
 typedef enum { OPTIMIZER_ADAMW, OPTIMIZER_SGD } OptimizerKind;
 
+/* What backward makes again instead of keeping it, each with what comes before: the MLP's activation; the norms of a block; all of a block but
+   its input. */
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_MLP, RECOMPUTE_NORM, RECOMPUTE_BLOCK, RECOMPUTE_NEVER } Recompute;
+
 /* Everything that decides how much memory a model takes. */
 typedef struct {
     Config config;
@@ -25,30 +30,33 @@ typedef struct {
     ModelMode mode;
     OptimizerKind optimizer;
     int64_t B, T;              /* of a micro-batch; MODEL_GENERATE: B is 1, T the longest context */
+    Recompute recompute;
+    bool residual_in_matmul;   /* without dropout: the product before a residual adds it, not the norm behind it */
+    int64_t head_chunks;       /* pieces in which the logits of a micro-batch are made; 0: as few as a bound on their memory allows */
 } ModelSpec;
 
-/* The activations, declared once: field, exists, dtype (A: the model's), rank, shape. LAYER tensors are kept for backward, one a layer; in
-   MODEL_EVALUATE and MODEL_GENERATE all layers share one. CACHE tensors are one a layer always; they come first, so that they stay where they
-   are when the rest is laid out again for another number of positions. */
+/* The activations, declared once: field, exists, dtype (A: the model's), rank, shape. LAYER tensors are kept for backward, one a layer, up to
+   the level of recomputation named; from there on, and in MODEL_EVALUATE and MODEL_GENERATE, all layers share one. CACHE tensors are one a
+   layer always; they come first, so that they stay where they are when the rest is laid out again for another number of positions. */
 #define ACTIVATION_LIST(ONCE, LAYER, CACHE)                                                                                         \
     CACHE(k_cache,    generate,  A,   4, B, spec->T, c->NKV, c->HS)                                                                 \
     CACHE(v_cache,    generate,  A,   4, B, spec->T, c->NKV, c->HS)                                                                 \
     ONCE (tokens,     true,      I32, 2, B, T, 0, 0)                                                                                \
     ONCE (targets,    true,      I32, 2, B, T, 0, 0)                                                                                \
     ONCE (embedded,   true,      A,   3, B, T, c->C, 0)                /* enters layer 0 */                                         \
-    LAYER(ln1,        true,      A,   3, B, T, c->C, 0)                                                                             \
-    LAYER(ln1_mean,   true,      F32, 2, B, T, 0, 0)                                                                                \
-    LAYER(ln1_rstd,   true,      F32, 2, B, T, 0, 0)                                                                                \
-    LAYER(qkv,        true,      A,   4, B, T, c->NH + 2 * c->NKV, c->HS)                                                           \
-    LAYER(att,        true,      A,   4, B, T, c->NH, c->HS)                                                                        \
-    LAYER(lse,        true,      F32, 3, B, c->NH, T, 0)                                                                            \
-    LAYER(mid,        true,      A,   3, B, T, c->C, 0)                /* residual after attention */                               \
-    LAYER(ln2,        true,      A,   3, B, T, c->C, 0)                                                                             \
-    LAYER(ln2_mean,   true,      F32, 2, B, T, 0, 0)                                                                                \
-    LAYER(ln2_rstd,   true,      F32, 2, B, T, 0, 0)                                                                                \
-    LAYER(fc,         train,     A,   3, B, T, c->F, 0)                /* before the activation */                                  \
-    LAYER(fc_act,     true,      A,   3, B, T, c->F, 0)                                                                             \
-    LAYER(out,        true,      A,   3, B, T, c->C, 0)                /* residual after the MLP */                                 \
+    LAYER(ln1,        RECOMPUTE_NORM,   true,     A,   3, B, T, c->C, 0)                                                            \
+    LAYER(ln1_mean,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(ln1_rstd,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(qkv,        RECOMPUTE_BLOCK,  true,     A,   4, B, T, c->NH + 2 * c->NKV, c->HS)                                          \
+    LAYER(att,        RECOMPUTE_BLOCK,  true,     A,   4, B, T, c->NH, c->HS)                                                       \
+    LAYER(lse,        RECOMPUTE_BLOCK,  true,     F32, 3, B, c->NH, T, 0)                                                           \
+    LAYER(mid,        RECOMPUTE_BLOCK,  true,     A,   3, B, T, c->C, 0)                /* residual after attention */              \
+    LAYER(ln2,        RECOMPUTE_NORM,   true,     A,   3, B, T, c->C, 0)                                                            \
+    LAYER(ln2_mean,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(ln2_rstd,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(fc,         RECOMPUTE_BLOCK,  train,    A,   3, B, T, c->F, 0)                /* before the activation */                 \
+    LAYER(fc_act,     RECOMPUTE_MLP,    true,     A,   3, B, T, c->F, 0)                                                            \
+    LAYER(out,        RECOMPUTE_NEVER,  true,     A,   3, B, T, c->C, 0)                /* residual after the MLP */                \
     ONCE (branch,     true,      A,   3, B, T, c->C, 0)                /* what attention or the MLP adds to the residual */         \
     ONCE (lnf,        true,      A,   3, B, T, c->C, 0)                                                                             \
     ONCE (lnf_mean,   true,      F32, 2, B, T, 0, 0)                                                                                \
@@ -95,6 +103,8 @@ typedef struct {
     StepState state, *device_state;      /* what the host sets for the next (micro-)step, and the device's copy */
     AdamW adamw;
     bool training;                       /* inside a training forward: dropout is on */
+    bool use_graphs;                     /* set it to have steps captured and replayed, where the backend can */
+    struct Step *step;                   /* what is under way (model_step.c) */
 } Model;
 
 /* Bytes per arena, without allocating anything. */
@@ -118,9 +128,19 @@ uint32_t model_updates(const Model *m);
 void model_set_updates(Model *m, uint32_t updates);
 
 void model_begin_step(Model *m, int64_t step, double lr, double max_norm, int64_t valid_targets);
-/* tokens(B,T), targets(B,T) in host memory; sample is the number of their first row within the global batch; micro counts from 0. */
+/* tokens(B,T), targets(B,T) in host memory, free again on return; sample is the number of their first row within the global batch; micro
+   counts from 0. */
 void model_micro_step(Model *m, const int32_t *tokens, const int32_t *targets, int64_t sample, int64_t micro);
 void model_update(Model *m);
+
+typedef struct {
+    double loss, grad_norm;      /* mean over the valid targets of the step; L2 norm before clipping */
+    bool skipped;                /* loss or norm were not finite: parameters and moments are as they were */
+} StepOutcome;
+/* Of the last step that was updated (back 0), or the one before (back 1). Waits for it, and only for it. */
+StepOutcome model_outcome(const Model *m, int back);
+
+/* The same, waiting for all that is under way: the loss over the micro-batches of this step so far; what the last update saw. */
 double model_loss(const Model *m);
 double model_grad_norm(const Model *m);
 bool model_skipped(const Model *m);

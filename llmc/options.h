@@ -64,7 +64,15 @@ extern "C" {
     INT   ('s', seed,            1337, 0, 9007199254740991, "of initial weights, data order and dropout")                           \
     TEXT  (0,   device,          "auto", "cpu, cuda, or auto: the best at hand")                                                    \
     CHOICE(0,   dtype,           "auto", "auto|fp32|bf16", "of weights and activations; auto: fp32 on the CPU, bf16 on a GPU")      \
-    FLAG  (0,   deterministic,   1, "the same bits on every run on this machine at this number of threads")                         \
+    FLAG  (0,   deterministic,   0, "the same bits on every run on this machine (the cpu always gives them)")                       \
+    CHOICE(0,   attention,       "auto", "auto|own|cudnn|plain", "kernels of attention on a GPU; auto: the fastest at hand")        \
+    FLAG  (0,   tf32,            0, "let fp32 matrix products on a GPU round their inputs to TF32")                                 \
+    FLAG  (0,   autotune,        1, "on a GPU, time the algorithms of each matrix product once and keep the fastest")               \
+    TEXT  (0,   algorithms,      "matmul_algorithms.txt", "file that keeps what autotune chose; '': none")                          \
+    FLAG  (0,   graphs,          1, "on a GPU, replay micro-steps as CUDA graphs")                                                  \
+    CHOICE(0,   residual,        "norm", "norm|matmul", "which kernel adds the residual; matmul only without dropout")              \
+    CHOICE(0,   recompute,       "none", "none|mlp|norm|block", "activations made again in backward instead of kept")               \
+    INT   (0,   head_chunks,     0, 0, 1048576, "pieces in which the logits are made; 0: bounded by their memory")                  \
     TEXT  (0,   config,          "", "file of options, a line each, as: lr = 3e-4; the command line wins")                          \
     SECTION("Evaluation, log and checkpoints")                                                                                      \
     INT   (0,   eval_every,      50, 0, 1073741824, "steps between evaluations of both splits; 0: only at the end")                 \

@@ -1,0 +1,191 @@
+/* runtime.cpp: the device, launches, streams, events and graphs of the runtime's stand-in. */
+#include "emu_runtime.h"
+#include "engine.h"
+
+#include <deque>
+#include <map>
+#include <set>
+
+namespace emu {
+
+/* ---- launches ------------------------------------------------------------------------------------------------------------------------- */
+
+static std::map<const void *, size_t> allowed_shared;   /* by kernel: dynamic shared memory beyond 48 KB */
+
+void allow_dynamic_shared(const void *kernel, size_t bytes) {
+    if (bytes > SHARED_LIMIT) fail("more dynamic shared memory is asked for than the 227 KB of a block");
+    allowed_shared[kernel] = bytes;
+}
+static const char *refusal(const Launch &l) {
+    const dim3 g = l.grid, b = l.block;
+    if (b.x == 0 || b.y == 0 || b.z == 0 || b.z > 64 || uint64_t(b.x) * b.y * b.z > 1024) return "a block has 1 to 1024 threads";
+    if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffff || g.y > 65535 || g.z > 65535) return "a grid has 1 to 2^31-1 by 65535 by 65535 blocks";
+    if (l.shared_bytes > SHARED_LIMIT) return "a block has at most 227 KB of shared memory";
+    const auto allowed = allowed_shared.find(l.address);
+    if (l.shared_bytes > STATIC_LIMIT && (allowed == allowed_shared.end() || allowed->second < l.shared_bytes))
+        return "more than 48 KB of dynamic shared memory must be allowed before the launch";
+    return nullptr;
+}
+void check_launch(const Launch &l) {
+    const char *why = refusal(l);
+    if (!why) return;
+    char message[400];
+    snprintf(message, sizeof message, "the launch of %s with grid (%u,%u,%u), block (%u,%u,%u) and %zu bytes of shared memory is refused: %s", l.kernel,
+             l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y, l.block.z, l.shared_bytes, why);
+    fail(message);
+}
+
+/* ---- streams -------------------------------------------------------------------------------------------------------------------------- */
+
+typedef std::shared_ptr<Work> Task;
+struct Stream {
+    bool capturing = false;
+    std::vector<Task> captured;
+    std::deque<Task> waiting;     /* under EMU_LAZY */
+    uint64_t submitted = 0, done = 0;
+};
+struct Event {
+    Stream *stream = nullptr;     /* NULL: never recorded */
+    uint64_t position = 0;        /* the stream's `submitted` when it was */
+};
+struct Graph { std::vector<Task> tasks; };
+
+static Stream default_stream;
+static std::set<Stream *> streams = {&default_stream};
+static int captures;
+
+static Stream *get(Stream *s) {
+    if (!s) return &default_stream;
+    if (!streams.count(s)) fail("a stream is used that was not made, or was destroyed");
+    return s;
+}
+static void run_until(Stream *s, uint64_t position) {
+    while (s->done < position) {
+        const Task task = s->waiting.front();
+        s->waiting.pop_front();
+        s->done++;
+        task->run();
+    }
+}
+static void submit_task(Stream *s, const Task &task) {
+    if (s->capturing) {
+        s->captured.push_back(task);
+        return;
+    }
+    if (captures && s == &default_stream) fail("work goes to the default stream while another is under capture: the graph would miss it");
+    s->submitted++;
+    s->waiting.push_back(task);
+    if (!config.lazy) run_until(s, s->submitted);
+}
+void submit_work(Stream *stream, Work *work) { submit_task(get(stream), Task(work)); }
+bool under_capture(Stream *stream) { return get(stream)->capturing; }
+void forbid_in_capture(const char *call) {
+    char message[200];
+    snprintf(message, sizeof message, "%s is refused inside a capture: a graph neither waits for the host nor allocates", call);
+    if (captures) fail(message);
+}
+
+}   // namespace emu
+
+using namespace emu;
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
+    *stream = new Stream;
+    streams.insert(*stream);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    run_until(get(stream), stream->submitted);
+    streams.erase(stream);
+    delete stream;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    forbid_in_capture("cudaStreamSynchronize");
+    run_until(get(stream), get(stream)->submitted);
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+    forbid_in_capture("cudaDeviceSynchronize");
+    for (Stream *s : streams) run_until(s, s->submitted);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
+    *event = new Event;
+    return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    if (get(stream)->capturing) fail("an event recorded inside a capture is no event that the host can wait for");
+    *event = Event{get(stream), get(stream)->submitted};
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    forbid_in_capture("cudaEventSynchronize");
+    if (event->stream && streams.count(event->stream)) run_until(event->stream, event->position);
+    return cudaSuccess;
+}
+
+/* ---- graphs: what was submitted, with the arguments of then, to be run as often as wanted ------------------------------------------------ */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, int) {
+    if (!stream) fail("the default stream cannot be captured");
+    if (get(stream)->capturing) fail("the stream is under capture already");
+    stream->capturing = true;
+    captures++;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *status) {
+    *status = under_capture(stream) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    if (!get(stream)->capturing) fail("the stream is not under capture");
+    stream->capturing = false;
+    captures--;
+    *graph = new Graph;
+    (*graph)->tasks.swap(stream->captured);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long) {
+    *executable = new Graph(*graph);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    for (const Task &task : executable->tasks) submit_task(get(stream), task);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    delete executable;
+    return cudaSuccess;
+}
+
+/* ---- the device: small, so that loops over the grid are seen to work ---------------------------------------------------------------------- */
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+const char *cudaGetErrorString(cudaError_t) { return "an error of the emulator"; }
+cudaError_t cudaRuntimeGetVersion(int *version) {
+    *version = 0;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int *count) {
+    *count = 1;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
+    *properties = cudaDeviceProp{"emulated GPU", 9, 0, 4, size_t(1) << 34};
+    return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+    *free_bytes = *total = size_t(1) << 34;
+    return cudaSuccess;
+}

@@ -1,0 +1,51 @@
+/* activation.cuh: the activations and their derivatives for kernels; the forms are those of activation.h. With a constant `act` the switch
+   folds away. NaN stays NaN. */
+#ifndef KERNELS_ACTIVATION_CUH
+#define KERNELS_ACTIVATION_CUH
+
+#include "cu.h"
+
+/* exp(-2u) of the tanh form: sigmoid(2u) = 1 / (1 + that) */
+__device__ __forceinline__ float gelu_exp(float x) {
+    const float c1 = -1.59576912f, c3 = -0.0713548162f;   /* -2 sqrt(2/pi), and that times 0.044715 */
+    return expf(x * fmaf(c3 * x, x, c1));
+}
+
+/* (x s)' = s + x s (1 - s) (2u)', s = sigmoid(2u); 1 - s = s exp(-2u) does not cancel. Beyond +-10 it is 0 or 1 to the last bit. */
+__device__ __forceinline__ float gelu_derivative(float x) {
+    const float c1 = 1.59576912f, c3 = 0.214064449f;      /* of (2u)': 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2) */
+    x = x > 10.0f ? 10.0f : x < -10.0f ? -10.0f : x;      /* fminf would lose a NaN */
+    const float e = gelu_exp(x), s = __fdividef(1.0f, 1.0f + e);
+    return fmaf(x * s, s * e * fmaf(c3 * x, x, c1), s);
+}
+
+/* Phi(x), the normal distribution function: erfc keeps its relative accuracy for negative x, where 1 + erf would cancel. */
+__device__ __forceinline__ float normal_cdf(float x) { return 0.5f * erfcf(-0.707106781f * x); }
+
+/* (x Phi(x))' = Phi(x) + x exp(-x^2/2) / sqrt(2 pi) */
+__device__ __forceinline__ float gelu_erf_derivative(float x) {
+    x = x > 13.0f ? 13.0f : x < -13.0f ? -13.0f : x;
+    return fmaf(0.398942280f * x, expf(-0.5f * x * x), normal_cdf(x));
+}
+
+/* act(x) */
+__device__ __forceinline__ float activate(float x, Activation act) {
+    switch (act) {
+    case ACT_GELU: return __fdividef(x, 1.0f + gelu_exp(x));
+    case ACT_GELU_ERF: return x * normal_cdf(x);
+    case ACT_RELU: return x < 0.0f ? 0.0f : x;
+    default: return x;
+    }
+}
+
+/* act'(x) */
+__device__ __forceinline__ float activation_derivative(float x, Activation act) {
+    switch (act) {
+    case ACT_GELU: return gelu_derivative(x);
+    case ACT_GELU_ERF: return gelu_erf_derivative(x);
+    case ACT_RELU: return x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x;
+    default: return 1.0f;
+    }
+}
+
+#endif

@@ -1,0 +1,671 @@
+/* flash.cu: causal softmax attention on tensor cores with no T x T tensor, forward and backward, after FlashAttention-2 (Dao 2023): bf16 in and out,
+   fp32 softmax and sums.
+
+   A block owns ROWS rows of one head, a warp 16 * M of them, and tiles of the other side stream by through shared memory, the next one on its way
+   while one is worked on. The weights, a product's result in registers, are laid out as the next product wants its left side, so no weight ever
+   leaves its thread:
+
+       forward     rows are queries   S = Q K^T                     O += P V
+       dQ          rows are queries   S = Q K^T     dP = dO V^T     dQ += dS K          with dS = P (dP - delta)
+       dK, dV      rows are keys      S^T = K Q^T   dP^T = V dO^T   dV += P^T dO        dK += dS^T Q
+
+   Tiles that no query of a warp sees are skipped, and only those on the diagonal are masked. Sums have one owner and a fixed order. Where the same
+   bits are not asked for, the dK, dV kernel also adds dQ, by atomics into fp32 scratch: five products in place of seven.
+
+   A head size that is no multiple of 32 is filled up with zeros in shared memory and registers. */
+#include "cu.h"
+#include "flash.cuh"
+
+#define LOG2E 1.4426950408889634f
+#define LN2 0.6931471805599453f
+
+enum { ROWS = 128 };
+
+/* D: head size, filled up. M: 16-row strips a warp has in the backward; the forward's warps have two. */
+template <int D> struct Shape {
+    static constexpr int STEPS = D / 16;                  /* of a product over the head size */
+    static constexpr int PITCH = D + 8;                   /* of rows in shared memory: an odd number of 16-byte units, so 8 rows meet all banks */
+    static constexpr int M = D <= 64 ? 2 : 1;
+    static constexpr int KEYS = D == 128 ? 32 : 64;       /* in a tile of the forward */
+    static constexpr int QUERIES = D == 128 ? 32 : 64;    /* in a tile of the dK, dV kernel */
+    static constexpr int DS_PITCH = QUERIES + 8;
+    static constexpr int FORWARD_WARPS = ROWS / 32, BACKWARD_WARPS = ROWS / (16 * M);
+    
+    static constexpr size_t ROW = PITCH * sizeof(bf16);
+    static constexpr bool Q_IN_REGISTERS = D <= 64;
+    static constexpr size_t FORWARD_BYTES = ROW * (4 * KEYS + (Q_IN_REGISTERS ? 0 : ROWS));
+    static constexpr size_t DQ_BYTES = ROW * 4 * 64;
+    static constexpr size_t DKV_BYTES = ROW * 4 * QUERIES + 4 * QUERIES * sizeof(float);
+    static constexpr size_t DKV_ATOMIC_BYTES = DKV_BYTES + ROW * ROWS + ROWS * DS_PITCH * sizeof(bf16);
+};
+
+/* The same for every block of a launch. */
+struct FlashSizes {
+    int B, T, NH, NKV, HS;
+    float scale;
+    Dropout drop;
+};
+__device__ __forceinline__ int qkv_stride(const FlashSizes &z) { return (z.NH + 2 * z.NKV) * z.HS; }   /* from row to row */
+
+/* ---- who does what --------------------------------------------------------------------------------------------------------------- */
+
+struct Work {
+    int rank, b, h;   /* rank 0: the tile with most to do */
+};
+/* Blocks start in the order of their numbers. Heads are taken by sections whose streamed tensors stay in the second-level cache, and in a section
+   the longest tiles of all heads come first, so that the short ones fill the gaps at the end. */
+__device__ __forceinline__ Work work_of(int tiles, int heads, int section, int B) {
+    const int first = blockIdx.x / (tiles * section) * section, i = blockIdx.x % (tiles * section);
+    const int n = heads * B - first < section ? heads * B - first : section, head = first + i % n;
+    return {i / n, head / heads, head % heads};
+}
+
+__device__ __forceinline__ int lane_id() { return threadIdx.x % 32; }
+__device__ __forceinline__ int warp_id() { return threadIdx.x / 32; }
+
+/* ---- moving tiles ---------------------------------------------------------------------------------------------------------------- */
+
+/* Asks for rows first .. first + COUNT - 1 (row t begins at rows + t * stride) in tile(COUNT, PITCH), zeros beyond row T and column HS. A thread keeps
+   to its column. */
+template <int D, int COUNT, int WARPS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int stride, int first, const FlashSizes &z) {
+    constexpr int LANES = D == 96 ? 16 : D / 8, AT_ONCE = 32 * WARPS / LANES;   /* threads of a row, rows at once */
+    static_assert(COUNT % AT_ONCE == 0, "all threads work to the end");
+    const int row = threadIdx.x / LANES, d = threadIdx.x % LANES * 8, left = d < z.HS ? z.T - first - row : 0;
+    const bf16 *from = rows + (int64_t)(first + row) * stride + d;
+    bf16 *const to = tile + row * Shape<D>::PITCH + d;
+    if (d >= D) return;
+#pragma unroll
+    for (int n = 0; n < COUNT; n += AT_ONCE, from += AT_ONCE * stride) {
+        if (n < left) cp_async16(to + n * Shape<D>::PITCH, from);
+        else st128(to + n * Shape<D>::PITCH, pack_of<bf16>(int4{0, 0, 0, 0}));
+    }
+}
+
+/* The left side of a product from device memory: the warp's rows first .. first + 16 * M - 1. */
+template <int M, int D>
+__device__ __forceinline__ void load_left(uint32_t (&a)[M][D / 16][4], const bf16 *rows, int stride, int first, const FlashSizes &z) {
+    const int g = lane_id() / 4, c = lane_id() % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int row = first + 16 * m + 8 * (e % 2) + g, d = 16 * i + 8 * (e / 2) + c;
+                a[m][i][e] = row < z.T && d < z.HS ? *reinterpret_cast<const uint32_t *>(rows + (int64_t)row * stride + d) : 0;
+            }
+}
+
+__device__ __forceinline__ void copy4(uint32_t (&to)[4], const uint32_t (&from)[4]) {
+    for (int e = 0; e < 4; e++) to[e] = from[e];
+}
+
+__device__ __forceinline__ uint32_t pack2(float a, float b) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+    uint32_t bits;
+    memcpy(&bits, &pair, 4);
+    return bits;
+}
+
+/* The warp's rows first .. = o, row 16m + 8half + lane/4 times factors[m][half]. They go by way of `stage`, (16M, PITCH) of the warp's own, to leave 16
+   bytes a lane. */
+template <int M, int D>
+__device__ __forceinline__ void store_rows(bf16 *rows, int stride, int first, bf16 *stage, const float (&o)[M][D / 8][4],
+                                           const float (&factors)[M][2], const FlashSizes &z) {
+    constexpr int PITCH = Shape<D>::PITCH, UNITS = D / 8;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int n = 0; n < D / 8; n++)
+                *reinterpret_cast<uint32_t *>(stage + (16 * m + 8 * half + lane_id() / 4) * PITCH + 8 * n + lane_id() % 4 * 2) =
+                    pack2(o[m][n][2 * half] * factors[m][half], o[m][n][2 * half + 1] * factors[m][half]);
+    __syncwarp();
+    for (int i = lane_id(); i < 16 * M * UNITS; i += 32) {
+        const int row = i / UNITS, d = i % UNITS * 8;
+        if (first + row < z.T && d < z.HS) st128(rows + (int64_t)(first + row) * stride + d, ld128(stage + row * PITCH + d));
+    }
+    __syncwarp();   /* the next tensor may use stage again */
+}
+
+/* ---- products -------------------------------------------------------------------------------------------------------------------- */
+
+/* s(16M, 8N) += a x^T over 16 columns of a and of x: x(8N rows, PITCH) points to the first of them. */
+template <int M, int N, int PITCH> __device__ __forceinline__ void add_scores(float (&s)[M][N][4], const uint32_t (&a)[M][4], const bf16 *x) {
+    const bf16 *row = x + (lane_id() % 8 + lane_id() / 16 * 8) * PITCH + lane_id() / 8 % 2 * 8;
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+        uint32_t b[4];
+        ldmatrix_x4(b, row + 8 * n * PITCH);
+        const uint32_t left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            mma_m16n8k16_bf16(s[m][n], a[m], left, s[m][n]);
+            mma_m16n8k16_bf16(s[m][n + 1], a[m], right, s[m][n + 1]);
+        }
+    }
+}
+
+/* o(16M, 8N) += w x over 16 columns of w, which are rows of x(16 rows, PITCH). */
+template <int M, int N, int PITCH> __device__ __forceinline__ void add_rows(float (&o)[M][N][4], const uint32_t (&w)[M][4], const bf16 *x) {
+    const bf16 *row = x + lane_id() % 16 * PITCH + lane_id() / 16 * 8;
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+        uint32_t b[4];
+        ldmatrix_x4_trans(b, row + 8 * n);
+        const uint32_t left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            mma_m16n8k16_bf16(o[m][n], w[m], left, o[m][n]);
+            mma_m16n8k16_bf16(o[m][n + 1], w[m], right, o[m][n + 1]);
+        }
+    }
+}
+
+/* Scores of pairs that do not see each other: those for which hidden(column group, element) holds. */
+template <int N, class Hidden> __device__ __forceinline__ void hide(float (&s)[N][4], float value, Hidden hidden) {
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (hidden(n, e)) s[n][e] = value;
+}
+
+/* Columns 16i .. 16i + 15 of weights as the left side of a product. */
+template <int M, int N> __device__ __forceinline__ void weights_left(uint32_t (&w)[M][4], const float (&s)[M][N][4], int i) {
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        w[m][0] = pack2(s[m][2 * i][0], s[m][2 * i][1]);
+        w[m][1] = pack2(s[m][2 * i][2], s[m][2 * i][3]);
+        w[m][2] = pack2(s[m][2 * i + 1][0], s[m][2 * i + 1][1]);
+        w[m][3] = pack2(s[m][2 * i + 1][2], s[m][2 * i + 1][3]);
+    }
+}
+
+/* ---- dropout --------------------------------------------------------------------------------------------------------------------- */
+
+struct Mask {
+    DropoutKey key;
+    uint64_t first;   /* number of the head's first row of probabilities */
+    int T;
+};
+__device__ __forceinline__ Mask mask_of(const FlashSizes &z, int b, int h) {
+    return {dropout_key(z.drop), ((uint64_t)(z.drop.state->sample + b) * z.NH + h) * z.T, z.T};
+}
+/* Bit k: whether key tk + k is kept for query tq. */
+__device__ __forceinline__ uint32_t kept4(const Mask &mask, int tq, int tk) {
+    const uint64_t block = ((mask.first + tq) * mask.T + tk) >> 2;
+    uint32_t words[4] = {(uint32_t)block, (uint32_t)(block >> 32), mask.key.step, mask.key.tensor}, bits = 0;
+    philox(words, mask.key.seed);
+    for (int k = 0; k < 4; k++) bits |= (uint32_t)(words[k] >= mask.key.threshold) << k;
+    return bits;
+}
+__device__ __forceinline__ uint32_t kept1(const Mask &mask, int tq, int tk) {
+    return philox_at(mask.key.seed, mask.key.step, mask.key.tensor, (mask.first + tq) * mask.T + tk) >= mask.key.threshold;
+}
+
+/* Which of the thread's elements of a strip of scores (16, 8N) are kept: bit 4n + e for element e of column group n. A Philox block covers four
+   neighbouring keys. Where rows begin with a whole block, the lanes that share blocks work out one each and exchange the bits. Rows are queries: */
+template <int N> __device__ __forceinline__ uint32_t kept_of_queries(const Mask &mask, int tq, int tk) {
+    const int g = lane_id() / 4, t = lane_id() % 4;
+    uint32_t own = 0;
+    if (mask.T % 4 != 0) {
+#pragma unroll 1
+        for (int i = 0; i < 4 * N; i++) own |= kept1(mask, tq + g + 8 * (i / 2 % 2), tk + i / 4 * 8 + 2 * t + i % 2) << i;
+        return own;
+    }
+#pragma unroll 1
+    for (int n = 0; n < N; n++) own |= kept4(mask, tq + g + 8 * (t % 2), tk + 8 * n + 4 * (t / 2)) << (4 * n);
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1), low = 0x33333333u;
+    return t % 2 ? (other >> 2 & low) | (own & ~low) : (own & low) | (other & low) << 2;
+}
+/* Rows are keys: */
+template <int N> __device__ __forceinline__ uint32_t kept_of_keys(const Mask &mask, int tq, int tk) {
+    const int g = lane_id() / 4, t = lane_id() % 4, r = g % 4;
+    uint32_t own = 0, kept = 0;
+    if (mask.T % 4 != 0) {
+#pragma unroll 1
+        for (int i = 0; i < 4 * N; i++) own |= kept1(mask, tq + i / 4 * 8 + 2 * t + i % 2, tk + g + 8 * (i / 2 % 2)) << i;
+        return own;
+    }
+#pragma unroll 1
+    for (int n = 0; n < N; n++) own |= kept4(mask, tq + 8 * n + 2 * t + r % 2, tk + g - r + 8 * (r / 2)) << (4 * n);
+#pragma unroll
+    for (int j = 0; j < 4; j++) kept |= (__shfl_xor_sync(0xffffffffu, own, 4 * j) >> r & 0x11111111u) << (r ^ j);
+    return kept;
+}
+
+/* ---- forward --------------------------------------------------------------------------------------------------------------------- */
+
+/* Turns scores (as Q K^T gives them) into exp(scale * (score - top)), with top raised to the greatest so far; sum and o shrink along. scale_log2 is
+   scale * log2(e). sum is of this thread's columns only. */
+template <int M, int N, int D>
+__device__ __forceinline__ void online_softmax(float (&s)[M][N][4], float (&top)[M][2], float (&sum)[M][2], float (&o)[M][D / 8][4], float scale_log2) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float highest = top[m][half];
+#pragma unroll
+            for (int n = 0; n < N; n++) highest = fmaxf(highest, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+            highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
+            highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
+            const float above = highest * scale_log2, shrink = exp2_approximate(top[m][half] * scale_log2 - above);
+            top[m][half] = highest;
+            float total = 0;
+#pragma unroll
+            for (int n = 0; n < N; n++)
+#pragma unroll
+                for (int e = 2 * half; e < 2 * half + 2; e++) {
+                    s[m][n][e] = exp2_approximate(fmaf(s[m][n][e], scale_log2, -above));
+                    total += s[m][n][e];
+                }
+            sum[m][half] = sum[m][half] * shrink + total;
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) {
+                o[m][n][2 * half] *= shrink;
+                o[m][n][2 * half + 1] *= shrink;
+            }
+        }
+}
+
+/* out(B,T,NH,HS), lse(B,NH,T) from qkv(B,T,NH+2NKV,HS). */
+template <int D, bool DROPPED>
+__global__ void __launch_bounds__(32 * Shape<D>::FORWARD_WARPS, 2)
+flash_forward_kernel(bf16 *out, float *lse, const bf16 *qkv, FlashSizes z, int section) {
+    typedef Shape<D> S;
+    constexpr int M = 2, KEYS = S::KEYS, N = KEYS / 8, PITCH = S::PITCH, STEPS = S::STEPS, WARPS = S::FORWARD_WARPS;
+    SMEM_CARVER(shared);
+    bf16 *const tiles = shared.take<bf16>(4 * KEYS * PITCH), *const q_tile = S::Q_IN_REGISTERS ? tiles : shared.take<bf16>(ROWS * PITCH);
+    const int row_tiles = (z.T + ROWS - 1) / ROWS;
+    const Work work = work_of(row_tiles, z.NH, section, z.B);
+    const int first = (row_tiles - 1 - work.rank) * ROWS, own = first + 32 * warp_id(), end = first + ROWS < z.T ? first + ROWS : z.T;
+    const int stride = qkv_stride(z);
+    const int64_t sample = (int64_t)work.b * z.T * stride, head = (int64_t)work.b * z.NH + work.h;
+    const bf16 *q = qkv + sample + work.h * z.HS, *k = qkv + sample + (z.NH + work.h / (z.NH / z.NKV)) * z.HS, *v = k + z.NKV * z.HS;
+    const float scale_log2 = z.scale * LOG2E;
+    const Mask mask = DROPPED ? mask_of(z, work.b, work.h) : Mask();
+
+    uint32_t a[M][S::Q_IN_REGISTERS ? STEPS : 1][4];
+    if constexpr (S::Q_IN_REGISTERS) load_left<M, D>(a, q, stride, own, z);
+    else load_tile<D, ROWS, WARPS>(q_tile, q, stride, first, z);
+    load_tile<D, KEYS, WARPS>(tiles, k, stride, 0, z);
+    load_tile<D, KEYS, WARPS>(tiles + KEYS * PITCH, v, stride, 0, z);
+    cp_async_commit();
+
+    float o[M][D / 8][4] = {}, top[M][2], sum[M][2] = {};
+    for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INFINITY;
+    for (int key = 0, stage = 0; key < end; key += KEYS, stage ^= 1) {
+        cp_async_wait<0>();
+        __syncthreads();   /* this tile is there, and nobody reads the other stage any more */
+        if (key + KEYS < end) {
+            bf16 *const next = tiles + (stage ^ 1) * 2 * KEYS * PITCH;
+            load_tile<D, KEYS, WARPS>(next, k, stride, key + KEYS, z);
+            load_tile<D, KEYS, WARPS>(next + KEYS * PITCH, v, stride, key + KEYS, z);
+            cp_async_commit();
+        }
+        if (key > own + 16 * M - 1) continue;
+        const bf16 *const k_tile = tiles + stage * 2 * KEYS * PITCH, *const v_tile = k_tile + KEYS * PITCH;
+        float s[M][N][4] = {};
+#pragma unroll D <= 96 ? STEPS : 1
+        for (int i = 0; i < STEPS; i++) {
+            const bf16 *const q_row = q_tile + (32 * warp_id() + lane_id() % 16) * PITCH + 16 * i + lane_id() / 16 * 8;
+            uint32_t left[M][4];
+            for (int m = 0; m < M; m++) {
+                if constexpr (S::Q_IN_REGISTERS) copy4(left[m], a[m][i]);
+                else ldmatrix_x4(left[m], q_row + 16 * m * PITCH);
+            }
+            add_scores<M, N, PITCH>(s, left, k_tile + 16 * i);
+        }
+        if (key + KEYS - 1 > own)
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                const int seen = own + 16 * m + lane_id() / 4 - (key + lane_id() % 4 * 2);   /* the last column that row 0 of the strip sees */
+                hide(s[m], -INFINITY, [&](int n, int e) { return 8 * n + e % 2 > seen + 8 * (e / 2); });
+            }
+        online_softmax<M, N, D>(s, top, sum, o, scale_log2);
+        if (DROPPED)
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                const uint32_t kept = kept_of_queries<N>(mask, own + 16 * m, key);
+#pragma unroll
+                for (int i = 0; i < 4 * N; i++) s[m][i / 4][i % 4] *= kept >> i & 1 ? mask.key.kept : 0.0f;
+            }
+#pragma unroll
+        for (int i = 0; i < KEYS / 16; i++) {
+            uint32_t left[M][4];
+            weights_left(left, s, i);
+            add_rows<M, D / 8, PITCH>(o, left, v_tile + 16 * i * PITCH);
+        }
+    }
+    __syncthreads();   /* the tiles become the way out */
+    for (int m = 0; m < M; m++)
+        for (int half = 0; half < 2; half++) {
+            float total = sum[m][half] + __shfl_xor_sync(0xffffffffu, sum[m][half], 1);
+            total += __shfl_xor_sync(0xffffffffu, total, 2);
+            const int t = own + 16 * m + 8 * half + lane_id() / 4;
+            if (lane_id() % 4 == 0 && t < z.T) lse[head * z.T + t] = top[m][half] * z.scale + logf(total);
+            sum[m][half] = 1.0f / total;
+        }
+    store_rows<M, D>(out + ((int64_t)work.b * z.T * z.NH + work.h) * z.HS, z.NH * z.HS, own, tiles + 32 * warp_id() * PITCH, o, sum, z);
+}
+
+/* ---- backward -------------------------------------------------------------------------------------------------------------------- */
+
+/* From scores s and products dp = dO V^T of one strip: s becomes p * keep, and dp the gradient p * (keep * dp - delta) of the scaled scores, with
+   p = exp(scale * s - lse). log_sum is lse * log2(e); log_sum and delta are functions of the element. */
+template <int N, class LogSum, class Delta>
+__device__ __forceinline__ void softmax_backward(float (&s)[N][4], float (&dp)[N][4], float scale_log2, uint32_t kept, float kept_scale, LogSum log_sum,
+                                                 Delta delta) {
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float keep = kept >> (4 * n + e) & 1 ? kept_scale : 0.0f;
+            const float p = exp2_approximate(fmaf(s[n][e], scale_log2, -log_sum(n, e)));
+            s[n][e] = p * keep;
+            dp[n][e] = p * (keep * dp[n][e] - delta(n, e));
+        }
+}
+
+/* dQ within dqkv(B,T,NH+2NKV,HS). */
+template <int D, bool DROPPED>
+__global__ void __launch_bounds__(32 * Shape<D>::BACKWARD_WARPS, Shape<D>::M)
+flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *lse, const bf16 *qkv, FlashSizes z, int section) {
+    typedef Shape<D> S;
+    constexpr int M = S::M, KEYS = 64, CHUNK = D <= 64 ? 32 : 16, N = CHUNK / 8, PITCH = S::PITCH, STEPS = S::STEPS, WARPS = S::BACKWARD_WARPS;
+    SMEM_CARVER(shared);
+    bf16 *const tiles = shared.take<bf16>(4 * KEYS * PITCH);
+    const int row_tiles = (z.T + ROWS - 1) / ROWS;
+    const Work work = work_of(row_tiles, z.NH, section, z.B);
+    const int first = (row_tiles - 1 - work.rank) * ROWS, own = first + 16 * M * warp_id(), end = first + ROWS < z.T ? first + ROWS : z.T;
+    const int stride = qkv_stride(z);
+    const int64_t sample = (int64_t)work.b * z.T * stride, head = (int64_t)work.b * z.NH + work.h;
+    const bf16 *k = qkv + sample + (z.NH + work.h / (z.NH / z.NKV)) * z.HS, *v = k + z.NKV * z.HS;
+    const float scale_log2 = z.scale * LOG2E;
+    const Mask mask = DROPPED ? mask_of(z, work.b, work.h) : Mask();
+
+    load_tile<D, KEYS, WARPS>(tiles, k, stride, 0, z);
+    load_tile<D, KEYS, WARPS>(tiles + KEYS * PITCH, v, stride, 0, z);
+    cp_async_commit();
+    uint32_t q[M][STEPS][4], d_o[M][STEPS][4];
+    load_left<M, D>(q, qkv + sample + work.h * z.HS, stride, own, z);
+    load_left<M, D>(d_o, dout + ((int64_t)work.b * z.T * z.NH + work.h) * z.HS, z.NH * z.HS, own, z);
+    float log_sum[M][2], row_delta[M][2], dq[M][D / 8][4] = {};
+    for (int m = 0; m < M; m++)
+        for (int half = 0; half < 2; half++) {
+            const int t = own + 16 * m + 8 * half + lane_id() / 4;
+            log_sum[m][half] = t < z.T ? lse[head * z.T + t] * LOG2E : INFINITY;   /* a row that is none weighs nothing */
+            row_delta[m][half] = t < z.T ? delta[head * z.T + t] : 0.0f;
+        }
+    for (int key = 0, stage = 0; key < end; key += KEYS, stage ^= 1) {
+        cp_async_wait<0>();
+        __syncthreads();   /* this tile is there, and nobody reads the other stage any more */
+        if (key + KEYS < end) {
+            bf16 *const next = tiles + (stage ^ 1) * 2 * KEYS * PITCH;
+            load_tile<D, KEYS, WARPS>(next, k, stride, key + KEYS, z);
+            load_tile<D, KEYS, WARPS>(next + KEYS * PITCH, v, stride, key + KEYS, z);
+            cp_async_commit();
+        }
+#pragma unroll 1
+        for (int c = 0; c < KEYS && key + c < own + 16 * M; c += CHUNK) {
+            const bf16 *const k_rows = tiles + (stage * 2 * KEYS + c) * PITCH, *const v_rows = k_rows + KEYS * PITCH;
+            float s[M][N][4] = {}, dp[M][N][4] = {};
+#pragma unroll
+            for (int i = 0; i < STEPS; i++) {
+                uint32_t left[M][4];
+                for (int m = 0; m < M; m++) copy4(left[m], q[m][i]);
+                add_scores<M, N, PITCH>(s, left, k_rows + 16 * i);
+                for (int m = 0; m < M; m++) copy4(left[m], d_o[m][i]);
+                add_scores<M, N, PITCH>(dp, left, v_rows + 16 * i);
+            }
+            const bool diagonal = key + c + CHUNK - 1 > own;
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                const int seen = own + 16 * m + lane_id() / 4 - (key + c + lane_id() % 4 * 2);   /* the last column that row 0 of the strip sees */
+                auto hidden = [&](int n, int e) { return 8 * n + e % 2 > seen + 8 * (e / 2); };
+                if (diagonal) hide(s[m], -INFINITY, hidden), hide(dp[m], 0, hidden);
+                const uint32_t kept = DROPPED ? kept_of_queries<N>(mask, own + 16 * m, key + c) : ~0u;
+                softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f, [&](int, int e) { return log_sum[m][e / 2]; },
+                                 [&](int, int e) { return row_delta[m][e / 2]; });
+            }
+#pragma unroll
+            for (int i = 0; i < CHUNK / 16; i++) {
+                uint32_t left[M][4];
+                weights_left(left, dp, i);
+                add_rows<M, D / 8, PITCH>(dq, left, k_rows + 16 * i * PITCH);
+            }
+        }
+    }
+    __syncthreads();   /* the tiles become the way out */
+    for (int m = 0; m < M; m++) log_sum[m][0] = log_sum[m][1] = z.scale;
+    store_rows<M, D>(dqkv + sample + work.h * z.HS, stride, own, tiles + 16 * M * warp_id() * PITCH, dq, log_sum, z);
+}
+
+/* dq_sum(B,T,NH,HS) += dS K for one tile of queries against the block's keys: ds(ROWS keys, QUERIES) holds dS^T, k_tile(ROWS, PITCH) K. Each warp takes
+   16 queries and a share of the columns. */
+template <int D> __device__ __forceinline__ void add_dq(float *dq_sum, const bf16 *ds, const bf16 *k_tile, int query, const FlashSizes &z) {
+    typedef Shape<D> S;
+    constexpr int STRIPS = S::QUERIES / 16, COLUMNS = D * STRIPS / S::BACKWARD_WARPS;
+    static_assert(COLUMNS % 16 == 0, "a warp's share is whole pairs of column groups");
+    const int strip = warp_id() % STRIPS * 16, column = warp_id() / STRIPS * COLUMNS;
+    float dq[1][COLUMNS / 8][4] = {};
+#pragma unroll 2
+    for (int key = 0; key < ROWS; key += 16) {
+        uint32_t left[1][4];
+        ldmatrix_x4_trans(left[0], ds + (key + lane_id() % 8 + lane_id() / 16 * 8) * S::DS_PITCH + strip + lane_id() / 8 % 2 * 8);
+        add_rows<1, COLUMNS / 8, S::PITCH>(dq, left, k_tile + key * S::PITCH + column);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int t = query + strip + 8 * half + lane_id() / 4;
+        float *const row = dq_sum + (int64_t)t * z.NH * z.HS + column + lane_id() % 4 * 2;
+        if (t >= z.T) continue;
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 8; n++)
+            if (column + 8 * n < z.HS) {
+                atomicAdd(row + 8 * n, dq[0][n][2 * half]);
+                atomicAdd(row + 8 * n + 1, dq[0][n][2 * half + 1]);
+            }
+    }
+}
+
+/* dK and dV within dqkv(B,T,NH+2NKV,HS), summed over the query heads that read them. dq_sum(B,T,NH,HS): with ATOMIC, dQ / scale is added to it. */
+template <int D, bool DROPPED, bool ATOMIC>
+__global__ void __launch_bounds__(32 * Shape<D>::BACKWARD_WARPS, Shape<D>::M)
+flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout, const float *lse, const bf16 *qkv, FlashSizes z, int section) {
+    typedef Shape<D> S;
+    constexpr int M = S::M, QUERIES = S::QUERIES, CHUNK = 16, N = CHUNK / 8, PITCH = S::PITCH, STEPS = S::STEPS, WARPS = S::BACKWARD_WARPS;
+    SMEM_CARVER(shared);
+    bf16 *const tiles = shared.take<bf16>(4 * QUERIES * PITCH);
+    float *const statistics = shared.take<float>(4 * QUERIES);   /* of each stage's queries: lse * log2(e), delta */
+    bf16 *const k_tile = ATOMIC ? shared.take<bf16>(ROWS * PITCH) : nullptr, *const ds = ATOMIC ? shared.take<bf16>(ROWS * S::DS_PITCH) : nullptr;
+    const Work work = work_of((z.T + ROWS - 1) / ROWS, z.NKV, section, z.B);
+    const int first = work.rank * ROWS, own = first + 16 * M * warp_id(), group = z.NH / z.NKV;
+    const int stride = qkv_stride(z), out_stride = z.NH * z.HS;
+    const int64_t sample = (int64_t)work.b * z.T * stride, dout_sample = (int64_t)work.b * z.T * out_stride;
+    const int64_t k_start = sample + (z.NH + work.h) * z.HS, v_start = k_start + z.NKV * z.HS;
+    const float scale_log2 = z.scale * LOG2E;
+
+    auto load_queries = [&](int stage, int h, int query) {
+        bf16 *const to = tiles + stage * 2 * QUERIES * PITCH;
+        load_tile<D, QUERIES, WARPS>(to, qkv + sample + h * z.HS, stride, query, z);
+        load_tile<D, QUERIES, WARPS>(to + QUERIES * PITCH, dout + dout_sample + h * z.HS, out_stride, query, z);
+        cp_async_commit();
+    };
+    /* The thread's own statistic of a tile: lse or delta. A query that is none weighs nothing. */
+    const float *const own_statistics = threadIdx.x % 2 ? delta : lse;
+    const float statistic_factor = threadIdx.x % 2 ? 1.0f : LOG2E, no_statistic = threadIdx.x % 2 ? 0.0f : INFINITY;
+    auto statistic = [&](int h, int query) {
+        const int t = query + threadIdx.x / 2;
+        return threadIdx.x < 2 * QUERIES && t < z.T ? own_statistics[((int64_t)work.b * z.NH + h) * z.T + t] : no_statistic;
+    };
+
+    if (ATOMIC) load_tile<D, ROWS, WARPS>(k_tile, qkv + k_start, stride, first, z);
+    load_queries(0, work.h * group, first);
+    if (threadIdx.x < 2 * QUERIES) statistics[threadIdx.x] = statistic(work.h * group, first) * statistic_factor;
+    uint32_t k[M][STEPS][4], v[M][STEPS][4];
+    load_left<M, D>(k, qkv + k_start, stride, own, z);
+    load_left<M, D>(v, qkv + v_start, stride, own, z);
+    float dk[M][D / 8][4] = {}, dv[M][D / 8][4] = {};
+    /* Tiles come by query heads, and within a head by position, beginning with that of the first key. */
+    for (int h = work.h * group, query = first, stage = 0, next_h, next_query; h < (work.h + 1) * group; h = next_h, query = next_query, stage ^= 1) {
+        const bf16 *const q_tile = tiles + stage * 2 * QUERIES * PITCH;
+        const float *const tile_statistics = statistics + stage * 2 * QUERIES;
+        float next_statistic = 0;
+        next_h = query + QUERIES < z.T ? h : h + 1;
+        next_query = next_h == h ? query + QUERIES : first;
+        const bool more = next_h < (work.h + 1) * group;
+        cp_async_wait<0>();
+        __syncthreads();   /* this tile is there, and nobody reads the other stage, or ds, any more */
+        if (more) {
+            load_queries(stage ^ 1, next_h, next_query);
+            next_statistic = statistic(next_h, next_query);   /* used only after this tile, when it has long arrived */
+        }
+        const Mask mask = DROPPED ? mask_of(z, work.b, h) : Mask();
+#pragma unroll 1
+        for (int c = 0; c < QUERIES; c += CHUNK) {
+            const bool unseen = query + c + CHUNK - 1 < own, diagonal = query + c < own + 16 * M - 1;
+            const bf16 *const q_rows = q_tile + c * PITCH, *const dout_rows = q_rows + QUERIES * PITCH;
+            float s[M][N][4] = {}, dp[M][N][4] = {};
+            if (!unseen) {
+#pragma unroll
+                for (int i = 0; i < STEPS; i++) {
+                    uint32_t left[M][4];
+                    for (int m = 0; m < M; m++) copy4(left[m], k[m][i]);
+                    add_scores<M, N, PITCH>(s, left, q_rows + 16 * i);
+                    for (int m = 0; m < M; m++) copy4(left[m], v[m][i]);
+                    add_scores<M, N, PITCH>(dp, left, dout_rows + 16 * i);
+                }
+                Pack<float> of_columns[N];   /* statistics of the thread's two queries of each column group */
+                for (int n = 0; n < N; n++) of_columns[n] = ld128(tile_statistics + 2 * (c + 8 * n + lane_id() % 4 * 2));
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    const int seen = own + 16 * m + lane_id() / 4 - (query + c + lane_id() % 4 * 2);   /* the first column that sees row 0 of the strip */
+                    auto hidden = [&](int n, int e) { return 8 * n + e % 2 < seen + 8 * (e / 2); };
+                    if (diagonal) hide(s[m], -INFINITY, hidden), hide(dp[m], 0, hidden);
+                    const uint32_t kept = DROPPED ? kept_of_keys<N>(mask, query + c, own + 16 * m) : ~0u;
+                    softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f, [&](int n, int e) { return of_columns[n].v[e % 2 * 2]; },
+                                     [&](int n, int e) { return of_columns[n].v[e % 2 * 2 + 1]; });
+                }
+                uint32_t left[M][4];
+                weights_left(left, s, 0);
+                add_rows<M, D / 8, PITCH>(dv, left, dout_rows);
+                weights_left(left, dp, 0);
+                add_rows<M, D / 8, PITCH>(dk, left, q_rows);
+            }
+            if (ATOMIC)
+#pragma unroll
+                for (int m = 0; m < M; m++)
+#pragma unroll
+                    for (int i = 0; i < 2 * N; i++)
+                        *reinterpret_cast<uint32_t *>(ds + (16 * (M * warp_id() + m) + 8 * (i % 2) + lane_id() / 4) * S::DS_PITCH + c + i / 2 * 8 +
+                                                      lane_id() % 4 * 2) = pack2(dp[m][i / 2][i % 2 * 2], dp[m][i / 2][i % 2 * 2 + 1]);
+        }
+        if (more && threadIdx.x < 2 * QUERIES) statistics[(stage ^ 1) * 2 * QUERIES + threadIdx.x] = next_statistic * statistic_factor;
+        if (ATOMIC) {
+            __syncthreads();
+            add_dq<D>(dq_sum + ((int64_t)work.b * z.T * z.NH + h) * z.HS, ds, k_tile, query, z);
+        }
+    }
+    __syncthreads();   /* the tiles become the way out */
+    float factors[M][2];
+    for (int m = 0; m < M; m++) factors[m][0] = factors[m][1] = 1;
+    bf16 *const way_out = tiles + 16 * M * warp_id() * PITCH;
+    store_rows<M, D>(dqkv + v_start, stride, own, way_out, dv, factors, z);
+    for (int m = 0; m < M; m++) factors[m][0] = factors[m][1] = z.scale;
+    store_rows<M, D>(dqkv + k_start, stride, own, way_out, dk, factors, z);
+}
+
+enum { ROUND_BLOCK = 256 };
+
+/* dQ within dqkv(B,T,NH+2NKV,HS) = scale * dq_sum(B,T,NH,HS), in units of 8 elements. */
+__global__ void __launch_bounds__(ROUND_BLOCK) round_dq_kernel(bf16 *dqkv, const float *dq_sum, FlashSizes z) {
+    const int64_t row_units = (int64_t)z.NH * z.HS / 8, i = (int64_t)blockIdx.x * ROUND_BLOCK + threadIdx.x;
+    if (i >= z.B * (int64_t)z.T * row_units) return;
+    const Pack<float> low = ld128_stream(dq_sum + 8 * i), high = ld128_stream(dq_sum + 8 * i + 4);
+    Pack<bf16> rounded;
+    for (int e = 0; e < 4; e++) {
+        rounded.v[e] = from_float<bf16>(low.v[e] * z.scale);
+        rounded.v[4 + e] = from_float<bf16>(high.v[e] * z.scale);
+    }
+    st128(dqkv + i / row_units * qkv_stride(z) + i % row_units * 8, rounded);
+}
+
+/* ---- host ------------------------------------------------------------------------------------------------------------------------ */
+
+int flash_can(int HS) { return HS % 8 == 0 && HS <= 128; }
+
+static FlashSizes flash_sizes(Tensor qkv, int NH, int NKV, Dropout drop) {
+    const int64_t B = qkv.shape[0], T = qkv.shape[1], HS = tensor_numel(qkv) / (B * T * (NH + 2 * NKV));
+    return {(int)B, (int)T, NH, NKV, (int)HS, 1.0f / sqrtf((float)HS), drop};
+}
+
+/* So many heads at a time that what streams by, two tensors a head, takes 16 MiB of the second-level cache. */
+static int section_of(const FlashSizes &z, int heads) {
+    const int64_t n = (16 << 20) / (4 * (int64_t)z.T * z.HS) + 1;
+    return (int)(n < (int64_t)heads * z.B ? n : (int64_t)heads * z.B);
+}
+
+template <int D, bool DROPPED> static void launch_forward(Tensor out, Tensor lse, Tensor qkv, const FlashSizes &z, Stream *s) {
+    typedef Shape<D> S;
+    const unsigned grid = (unsigned)(ceil_div(z.T, ROWS) * z.NH * z.B);
+    allow_shared_memory(flash_forward_kernel<D, DROPPED>, S::FORWARD_BYTES);
+    LAUNCH((flash_forward_kernel<D, DROPPED>), grid, 32 * S::FORWARD_WARPS, S::FORWARD_BYTES, cuda_stream(s), (bf16 *)out.data, (float *)lse.data,
+           (const bf16 *)qkv.data, z, section_of(z, z.NH));
+}
+
+template <int D, bool DROPPED, bool ATOMIC>
+static void launch_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, const FlashSizes &z, Stream *s) {
+    typedef Shape<D> S;
+    const int64_t tiles = ceil_div(z.T, ROWS) * z.B;
+    const size_t bytes = ATOMIC ? S::DKV_ATOMIC_BYTES : S::DKV_BYTES;
+    bf16 *const grad = (bf16 *)dqkv.data;
+    float *const dq_sum = (float *)scratch.data;
+    if (ATOMIC) CUDA_CHECK(cudaMemsetAsync(dq_sum, 0, flash_scratch(z.B, z.T, z.NH, z.HS), cuda_stream(s)));
+    allow_shared_memory(flash_dkv_kernel<D, DROPPED, ATOMIC>, bytes);
+    LAUNCH((flash_dkv_kernel<D, DROPPED, ATOMIC>), (unsigned)(tiles * z.NKV), 32 * S::BACKWARD_WARPS, bytes, cuda_stream(s), grad, dq_sum,
+           (const float *)delta.data, (const bf16 *)dout.data, (const float *)lse.data, (const bf16 *)qkv.data, z, section_of(z, z.NKV));
+    if constexpr (ATOMIC) {
+        LAUNCH((round_dq_kernel), (unsigned)ceil_div((int64_t)z.B * z.T * z.NH * z.HS / 8, ROUND_BLOCK), ROUND_BLOCK, 0, cuda_stream(s), grad,
+               (const float *)dq_sum, z);
+    } else {
+        allow_shared_memory(flash_dq_kernel<D, DROPPED>, S::DQ_BYTES);
+        LAUNCH((flash_dq_kernel<D, DROPPED>), (unsigned)(tiles * z.NH), 32 * S::BACKWARD_WARPS, S::DQ_BYTES, cuda_stream(s), grad,
+               (const float *)delta.data, (const bf16 *)dout.data, (const float *)lse.data, (const bf16 *)qkv.data, z, section_of(z, z.NH));
+    }
+}
+
+/* Calls f with the head size, filled up, and with whether there is dropout, as types. */
+template <int N> struct Constant {
+    static constexpr int value = N;
+};
+template <class F> static void by_shape(const FlashSizes &z, F f) {
+    auto with = [&](auto D) {
+        if (z.drop.p > 0) f(D, Constant<1>());
+        else f(D, Constant<0>());
+    };
+    if (z.HS <= 32) with(Constant<32>());
+    else if (z.HS <= 64) with(Constant<64>());
+    else if (z.HS <= 96) with(Constant<96>());
+    else with(Constant<128>());
+}
+
+void flash_forward(Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop, Stream *s) {
+    const FlashSizes z = flash_sizes(qkv, NH, NKV, drop);
+    by_shape(z, [&](auto D, auto dropped) { launch_forward<decltype(D)::value, decltype(dropped)::value>(out, lse, qkv, z, s); });
+}
+
+size_t flash_scratch(int64_t B, int64_t T, int NH, int HS) {
+    return cuda_settings.deterministic ? 0 : (size_t)(B * T * NH * HS) * sizeof(float);
+}
+
+void flash_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop, Stream *s) {
+    const FlashSizes z = flash_sizes(qkv, NH, NKV, drop);
+    by_shape(z, [&](auto D, auto dropped) {
+        constexpr int SIZE = decltype(D)::value, DROPPED = decltype(dropped)::value;
+        if (cuda_settings.deterministic) launch_backward<SIZE, DROPPED, false>(dqkv, delta, dout, lse, qkv, scratch, z, s);
+        else launch_backward<SIZE, DROPPED, true>(dqkv, delta, dout, lse, qkv, scratch, z, s);
+    });
+}
