@@ -51,12 +51,12 @@ LINK     = $(if $(USE_CUDA),$(NVCC) $(LDFLAGS:%=-Xcompiler %),$(CC) $(LDFLAGS))
 CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kernels/*.cu)))
 # The same kernels compiled for the emulator, with stand-ins for the files that call NVIDIA's libraries: in tests, and where EMU=1.
 NVIDIA_ONLY := kernels/gemm.cu kernels/sdpa.cu
-EMU_OBJECTS := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out $(NVIDIA_ONLY),$(wildcard kernels/*.cu)) $(wildcard dev/emulator/*.cpp))
+EMU_OBJECTS := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out $(NVIDIA_ONLY),$(wildcard kernels/*.cu)) $(filter-out dev/emulator/race.cpp,$(wildcard dev/emulator/*.cpp)))
 EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
 
-.PHONY: all tests test check bench clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.PHONY: all tests test check bench lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
 .SECONDARY:
 all: $(PROGRAMS)
 tests: $(TESTS)
@@ -103,7 +103,21 @@ $(BUILD)/emulated_train_gpt: $(BUILD)/train_gpt.o $(LIBRARY) $(CUDA_OBJECTS) $(E
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
 	$(LINK) $^ -lcmocka $(LDLIBS) $(if $(EMULATOR),-lstdc++) -o $@
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)
+	$(LINK) $^ $(LDLIBS) $(if $(filter $(EMULATOR),$^),-lstdc++) -o $@
+ifeq ($(EMU),1)
+$(BUILD)/dev/bench: $(EMULATOR)
+endif
+# What dev/gpu_check.sh runs on a GPU besides the tests, and what of it can be made without one.
+$(BUILD)/dev/sdpa_test: $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)
 	$(LINK) $^ $(LDLIBS) -o $@
+$(BUILD)/dev/lt_probe: dev/lt_probe.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) $< -lcublasLt -o $@
+$(BUILD)/dev/libcuda.so.1: dev/sdpa_driver.c
+	@mkdir -p $(@D)
+	$(CC) -shared -fPIC -O1 -Wl,-soname,libcuda.so.1 $< -o $@
+$(BUILD)/dev/sdpa_plan: $(BUILD)/dev/sdpa_plan.cu.o $(BUILD)/kernels/sdpa.cu.o $(BUILD)/dev/libcuda.so.1
+	$(NVCC) $(filter %.o,$^) -ldl -o $@
 
 # The default data, so that ./train_gpt works at once. DATA_MIRROR= names a directory or URL prefix that holds tinyshakespeare.txt.
 $(BIN)/train_gpt: | $(if $(NO_DATA),,$(DATA))
@@ -118,6 +132,11 @@ check:
 	sh dev/check_includes.sh
 bench: $(BUILD)/dev/bench
 	$(BUILD)/dev/bench
+# The matmul algorithms of cuBLASLt, timed, on a GPU; the plans of cuDNN for an H100, without one.
+lt-probe: $(BUILD)/dev/lt_probe
+sdpa-plan: $(BUILD)/dev/sdpa_plan
+	LD_LIBRARY_PATH=$(BUILD)/dev $<
+device-tests: $(BUILD)/dev/sdpa_test
 clean:
 	rm -rf build $(PROGRAMS)
 

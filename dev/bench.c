@@ -48,12 +48,12 @@ typedef struct {
    bandwidth and matmul rate as others measured them. */
 typedef struct { const char *name; double tera_flops, tera_bytes_real, tera_flops_real; } Card;
 static const Card cards[] = {
-    {"B200", 2250, 0, 0},
+    {"GB200", 2500, 0, 0}, {"B200", 2250, 0, 0},
     {"H200 NVL", 835.5, 0, 0}, {"H200", 989.4, 0, 0}, {"GH200", 989.4, 0, 0}, {"H20", 148, 0, 0},
     {"H100 NVL", 835.5, 0, 0}, {"H100 PCIe", 756.5, 0, 0}, {"H100", 989.4, 3.0, 798}, {"H800", 989.4, 0, 0},
     {"A100", 312, 0, 0}, {"A800", 312, 0, 0}, {"A6000", 154.8, 0, 0}, {"A40", 149.7, 0, 0}, {"A30", 165, 0, 0}, {"A10", 125, 0, 0},
     {"RTX 6000 Ada", 364.3, 0, 0}, {"L40S", 362.1, 0, 0}, {"L40", 181.1, 0, 0}, {"L4", 121, 0, 0},
-    {"RTX 5090", 209.5, 0, 0}, {"RTX 4090", 165.2, 0, 0}, {"RTX 3090", 71, 0, 0},
+    {"RTX 5090", 209.5, 0, 0}, {"RTX 4090", 165.2, 0, 0}, {"RTX 3090 Ti", 80, 0, 0}, {"RTX 3090", 71, 0, 0},
 };
 
 /* The device's name is what describe() says up to the first comma. NULL for a card that is not in the list, and for a slice of one (MIG). */
@@ -117,7 +117,8 @@ static void choose_batch(Case *c, const Options *o, const Backend *backend) {
     if (o->from.grad_accum == FROM_COMMAND_LINE && !o->total_batch) total = 0;
     int64_t most = asked ? o->batch : !strcmp(c->model, "gpt2-124M") ? 64 : total ? total / T : 512;
     c->spec.B = asked ? most : largest_batch(c->spec, backend, most);
-    if (c->spec.B == 0) die("%s does not fit into the %.1f GiB free here; choose a smaller model or --recompute", c->model, backend->free_memory() / 0x1p30);
+    if (c->spec.B == 0)
+        die("%s does not fit into the %.1f GiB free here; choose a smaller model or --recompute", c->model, backend->free_memory() / 0x1p30);
     if (total && total % (c->spec.B * T) != 0)
         die("%lld tokens a step are not a multiple of batch x seq-len = %lld; use --total-batch or --grad-accum", (long long)total,
             (long long)(c->spec.B * T));
@@ -181,8 +182,8 @@ static void time_steps(Result *r, Model *m, const Case *c, const int32_t *tokens
         times[r->steps++] = machine_seconds() - start;
     }
     StepOutcome outcome = model_outcome(m, 0);
-    if (outcome.skipped || !isfinite(outcome.loss)) die("%s broke: its loss is %f and its gradient's norm %f; the speed of that means nothing", c->model,
-                                                         outcome.loss, outcome.grad_norm);
+    if (outcome.skipped || !isfinite(outcome.loss))
+        die("%s broke: its loss is %f and its gradient's norm %f; the speed of that means nothing", c->model, outcome.loss, outcome.grad_norm);
     qsort(times, (size_t)r->steps, sizeof *times, ascending);
     r->median = times[r->steps / 2];
     r->least = times[0];
@@ -245,7 +246,8 @@ static double attention_rate(const Result *r, const char *which) {
     double flops = 0, seconds = 0;
     for (int i = 0; i < r->op_count; i++) {
         const OpTime *op = &r->ops[i];
-        if (which ? strcmp(op->name, which) != 0 : strcmp(op->name, "attention_forward") != 0 && strcmp(op->name, "attention_backward") != 0) continue;
+        bool forward = !strcmp(op->name, "attention_forward"), backward = !strcmp(op->name, "attention_backward");
+        if (which ? strcmp(op->name, which) != 0 : !(forward || backward)) continue;
         flops += op->flops;
         seconds += op->seconds;
     }
@@ -275,13 +277,16 @@ static void print_gpu(const Case *c, const Result *r, const Card *card) {
            (long long)c->spec.T, (long long)c->grad_accum, total);
     printf("  speed      %s tok/s: %.1f ms a step, the median of %d (%.1f to %.1f) after %d to warm up\n", speed, 1e3 * r->median, r->steps,
            1e3 * r->least, 1e3 * r->most, r->warm_up);
-    if (card && c->spec.dtype == BF16) printf("  MFU        %.1f%% of the published %.1f TFLOP/s (%s); ", 100 * flops / (1e12 * card->tera_flops), card->tera_flops, card->name);
-    else printf("  MFU        no published peak is known for this card and dtype; ");
+    printf("  MFU        ");
+    if (card && c->spec.dtype == BF16)
+        printf("%.1f%% of the published %.1f TFLOP/s (%s); ", 100 * flops / (1e12 * card->tera_flops), card->tera_flops, card->name);
+    else printf("no published peak is known for this card and dtype; ");
     printf("%.1f%% of the %.1f TFLOP/s measured here\n", 100 * flops / r->rate, r->rate / 1e12);
-    printf("  roofline   %.1f%%: at the least %.1f ms a step, at %.2f TB/s and %.1f TFLOP/s measured here", 100 * r->floor / r->median, 1e3 * r->floor,
-           r->bandwidth / 1e12, r->rate / 1e12);
-    if (r->nominal_floor) printf("; %.1f%%: %.1f ms, at %.2f TB/s and %.1f TFLOP/s", 100 * r->nominal_floor / r->median, 1e3 * r->nominal_floor,
-                                 card->tera_bytes_real, card->tera_flops_real);
+    printf("  roofline   %.1f%%: at the least %.1f ms a step, at %.2f TB/s and %.1f TFLOP/s measured here", 100 * r->floor / r->median,
+           1e3 * r->floor, r->bandwidth / 1e12, r->rate / 1e12);
+    if (r->nominal_floor)
+        printf("; %.1f%%: %.1f ms, at %.2f TB/s and %.1f TFLOP/s", 100 * r->nominal_floor / r->median, 1e3 * r->nominal_floor, card->tera_bytes_real,
+               card->tera_flops_real);
     printf("\n  memory     %s, by plan %s\n", taken, planned);
     printf("  attention  forward %.1f TFLOP/s, backward %.1f, both %.1f\n", attention_rate(r, "attention_forward") / 1e12,
            attention_rate(r, "attention_backward") / 1e12, attention_rate(r, NULL) / 1e12);

@@ -535,7 +535,7 @@ holds "nothing half-written is left" [ -z "$(ls -d killed/.writing-* killed/dama
 group "not finite"
 OMP_NUM_THREADS=2
 wild="$tiny --optimizer sgd --lr 1000 --grad-clip 0 --schedule constant --warmup 0 --checkpoint-every 1"
-fails "the loss" "step [0-9]+: the loss is -?(nan|inf); no parameter was changed" $wild -o wild
+fails "the loss" "step [0-9]+: the loss is -?(nan|inf) and the gradient norm .*; no parameter was changed" $wild -o wild
 says "the steps before were taken" "^step  1/20"
 cp -R wild wild_before
 fails "it stops there again" "step [0-9]+: the loss is -?(nan|inf)" $wild --resume auto -o wild
@@ -640,7 +640,7 @@ if [ -n "$emulated" ]; then
     same_model "the same bits" emu emu_block
     works "stopped" $emu -o emu_stopped --max-time 1e-9
     holds "after one step" [ "$(readlink emu_stopped/last)" = step_00000001 ]
-    works "resumed" $emulated --resume auto -o emu_stopped --max-time 0
+    works "resumed" $emulated --device emu --resume auto -o emu_stopped --max-time 0
     same_model "the same bits as never stopped" emu emu_stopped
     works "fp32" $emu -o emu_fp32 --dtype fp32
     works "fp32 on the cpu" $emu --device cpu -o cpu_fp32 --dtype fp32

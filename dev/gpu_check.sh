@@ -128,15 +128,22 @@ write_tables() {
             add(who, "nominal_floor_share"); add(who, "attention_forward"); add(who, "attention_both"); batch[who] = field("batch")
         }
         function percent(x) { return x > 0 ? sprintf("%.1f%%", 100 * x) : "-" }
-        function speed(who) { return count[who] ? sprintf("%.0f (B=%s, %.1f GiB)", mean(who, "tokens_per_s"), batch[who], mean(who, "memory") / 2^30) : "-" }
-        function ratio(model, kind) { return mean(model " " kind, "tokens_per_s") > 0 ? sprintf("%.2f", mean(model " own", "tokens_per_s") / mean(model " " kind, "tokens_per_s")) : "-" }
+        function speed(who) {
+            return count[who] ? sprintf("%.0f (B=%s, %.1f GiB)", mean(who, "tokens_per_s"), batch[who], mean(who, "memory") / 2^30) : "-"
+        }
+        function ratio(model, kind, theirs) {
+            theirs = mean(model " " kind, "tokens_per_s")
+            return theirs > 0 ? sprintf("%.2f", mean(model " own", "tokens_per_s") / theirs) : "-"
+        }
         END {
             if (!n) exit
-            print "| model | tok/s | ms a step | MFU | of the floor, rates measured | of the floor, 3.0 TB/s, 798 TFLOP/s | attention forward, both, TFLOP/s | PyTorch, flash | PyTorch, cuDNN | ratios |"
+            print "| model | tok/s | ms a step | MFU | of the floor, rates measured | of the floor, 3.0 TB/s, 798 TFLOP/s " \
+                "| attention forward, both, TFLOP/s | PyTorch, flash | PyTorch, cuDNN | ratios |"
             print "|---|---|---|---|---|---|---|---|---|---|"
             for (i = 1; i <= n; i++) {
                 m = models[i]; own = m " own"
-                printf "| %s | %s | %.1f | %s | %s | %s | %.0f, %.0f | %s | %s | %s, %s |\n", m, speed(own), mean(own, "ms"), percent(mean(own, "mfu")),
+                printf "| %s | %s | %.1f | %s | %s | %s | %.0f, %.0f | %s | %s | %s, %s |\n",
+                    m, speed(own), mean(own, "ms"), percent(mean(own, "mfu")),
                     percent(mean(own, "floor_share")), percent(mean(own, "nominal_floor_share")), mean(own, "attention_forward") / 1e12,
                     mean(own, "attention_both") / 1e12, speed(m " flash"), speed(m " cudnn"), ratio(m, "flash"), ratio(m, "cudnn")
             }
@@ -144,8 +151,11 @@ write_tables() {
         }' "$report.json"
     echo "| stage | check | result | seconds | last words |"
     echo "|---|---|---|---|---|"
-    sed -n 's/^{"stage": "\([^"]*\)", "check": "\([^"]*\)", "result": "\([^"]*\)", "seconds": \([0-9]*\), "build": "[^"]*", "said": "\([^"]*\)".*/\1 | \2 | \3 | \4 | \5/p' \
-        "$report.json" | sed 's/ | passed | \([0-9]*\) | .*/ | passed | \1 |/; s/^/| /; s/$/ |/'
+    awk -F '"' '/^{"stage":/ {
+        seconds = $15
+        gsub(/[^0-9]/, "", seconds)
+        printf "| %s | %s | %s | %s | %s |\n", $4, $8, $12, seconds, $12 == "passed" ? "" : $22
+    }' "$report.json"
 }
 
 # attempt NAME SECONDS COMMAND ...: runs it for so long at most, unless this build passed it before or the stage's time is nearly over. Leaves its
@@ -231,15 +241,16 @@ need() {
     return 1
 }
 
-device_programs() { find "$build/kernels" "$build/dev" -name '*_test' -type f -perm -u+x 2>/dev/null | sort; }
+# tests FOLDER ...: those of the build.
+tests() { (cd "$build" && find "$@" -name '*_test' -type f -perm -u+x) 2>/dev/null | sort; }
 
 stage_test() {
     TEST_BACKENDS=$device
     export TEST_BACKENDS
-    programs=$(device_programs)
+    programs=$(tests kernels dev)
     [ -n "$programs" ] || note "tests" failed "there are none in $build: run the stage build first, or name a build with --build"
-    for program in $programs "$build/llmc/model_step_test"; do
-        need "${program#"$build"/}" && check "$(basename "$program")" 240 "$program"
+    for program in $programs llmc/model_step_test; do
+        need "$program" && check "$(basename "$program")" 240 "$build/$program"
     done
     need test_gpt || return
     for dtype in fp32 bf16; do check "test_gpt $dtype" 240 "$build/test_gpt" --device "$device" --dtype $dtype; done
@@ -252,7 +263,8 @@ small_training() {
     mkdir -p "$build/check" && cat README.md kernels/*.c llmc/*.c >"$build/check/text"
     "$build/tokenizer" chars --input "$build/check/text" --out "$data" >"$work/output" 2>&1 ||
         { note "data" failed "$(tail -1 "$work/output" | plain)" && return 1; }
-    train="$build/train_gpt -i $data/train.bin -j $data/val.bin --device $device --schedule constant --eval-batches 1 --eval-every 0 --checkpoint-every 0"
+    train="$build/train_gpt -i $data/train.bin -j $data/val.bin --device $device --schedule constant"
+    train="$train --eval-batches 1 --eval-every 0 --checkpoint-every 0"
     tiny="--n-layer 2 --n-head 2 --n-embd 128 --seq-len 64 --batch 2 --grad-accum 2"
 }
 
@@ -275,7 +287,7 @@ stage_determinism() {
     for run in first second third; do check "run $run" 120 $train -x 20 -o "$runs/$run"; done
     check "run without graphs" 120 $train -x 20 -o "$runs/graphless" --no-graphs
     check "run of 10 steps" 120 $train -x 10 -o "$runs/resumed"
-    check "run resumed to 20" 120 "$build/train_gpt" --resume auto -x 20 -o "$runs/resumed"
+    check "run resumed to 20" 120 "$build/train_gpt" --resume auto --device "$device" -x 20 -o "$runs/resumed"
     for run in second third graphless resumed; do same first $run; done
 }
 
@@ -294,8 +306,8 @@ stage_sanitize() {
             check "$kind of training, $dtype" 120 "$tool" --tool $kind --error-exitcode 9 $train $tiny --dtype $dtype -x 2 --dropout 0.1 --no-graphs \
                 -o "$build/check/sanitized"
         done
-        for program in $(device_programs); do
-            check "$kind of $(basename "$program")" 120 "$tool" --tool $kind --error-exitcode 9 "$program"
+        for program in $(tests kernels); do
+            check "$kind of $(basename "$program")" 120 "$tool" --tool $kind --error-exitcode 9 "$build/$program"
         done
     done
 }

@@ -70,8 +70,9 @@ paste -d '\t' "$work/names" "$work/kernels" >"$work/table"
 
 echo "# Registers, shared memory and spills"
 echo
-echo "Command: \`sh dev/ptxas.sh\`. $("$nvcc" --version | sed -n 's/.*release .*, V/nvcc /p'). For sm_$(echo "$archs" | sed 's/ /, sm_/g'), in this order; one number where they are"
-echo "the same. Shared memory is what a kernel declares; what it is given at launch comes on top. Spills are bytes a thread, stored and loaded."
+echo "Command: \`sh dev/ptxas.sh\`. $("$nvcc" --version | sed -n 's/.*release .*, V/nvcc /p')."
+echo "For sm_$(echo "$archs" | sed 's/ /, sm_/g'), in this order; one number where they are the same."
+echo "Shared memory is what a kernel declares; what it is given at launch comes on top. Spills are bytes a thread, stored and loaded."
 echo "Nothing here has run on a GPU."
 echo
 echo "| kernel | file | registers | shared memory | spills: stores, loads |"

@@ -1,4 +1,5 @@
-/* attention.cu: the choice between the project's own flash attention (flash.cu), cuDNN's (sdpa.cu) and the plain reference (attention_plain.cu). */
+/* attention.cu: the choice between the project's own flash attention (flash.cu), cuDNN's (sdpa.cu) and the plain reference
+   (attention_plain.cu). */
 #include "cu.h"
 #include "attention.cuh"
 #include "flash.cuh"
@@ -52,7 +53,8 @@ enum { LANES = 8, BLOCK = 256 };   /* threads that share a row */
 
 /* delta(B,NH,T) = row sums of dout * out(B,T,NH,HS), n rows. */
 template <class E>
-__global__ void __launch_bounds__(BLOCK) delta_kernel(float *delta, const E *dout, const E *out, int64_t n, int T, int NH, int HS, int packed) {
+__global__ void __launch_bounds__(BLOCK)
+delta_kernel(float *delta, const E *dout, const E *out, int64_t n, int T, int NH, int HS, int packed) {
     const int64_t row = ((int64_t)blockIdx.x * BLOCK + threadIdx.x) / LANES;
     const int lane = threadIdx.x % LANES;
     float sum = 0;

@@ -11,7 +11,8 @@ const char *attention_library(void);
 /* See Backend.attention_scratch. */
 size_t attention_scratch(int64_t B, int64_t T, int NH, int NKV, int HS, DType dtype, int dropout, int backward);
 
-/* The ops attention_forward and attention_backward on CUDA cores in fp32 arithmetic: any head size, either dtype. Backward expects delta written. */
+/* The ops attention_forward and attention_backward on CUDA cores in fp32 arithmetic: any head size, either dtype. Backward expects delta
+   written. */
 void plain_forward(Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop, Stream *s);
 void plain_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop, Stream *s);
 

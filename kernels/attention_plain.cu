@@ -1,7 +1,8 @@
-/* attention_plain.cu: causal softmax attention with no T x T tensor on CUDA cores: fp32 arithmetic, any head size, either dtype. The reference for
-   the tensor-core kernels (flash.cu), what fp32 models run, and attention with a key/value cache.
+/* attention_plain.cu: causal softmax attention with no T x T tensor on CUDA cores: fp32 arithmetic, any head size, either dtype. The
+   reference for the tensor-core kernels (flash.cu), what fp32 models run, and attention with a key/value cache.
 
-   A block of 16 x 16 threads holds TILE rows of one head, queries or keys, and walks over tiles of the other kind in shared memory, all floats:
+   A block of 16 x 16 threads holds TILE rows of one head, queries or keys, and walks over tiles of the other kind in shared memory, all
+   floats:
 
        forward, dQ     S = Q K^T     dP = dO V^T     O += P V        dQ += dS K        with dS = P (dP - delta)
        dK, dV          S^T = K Q^T   dP^T = V dO^T   dV += P^T dO    dK += dS^T Q
@@ -66,7 +67,8 @@ template <int WIDTH, int TILE, int R> __device__ __forceinline__ void scores(flo
 }
 
 /* o += weights(TILE, TILE) x(TILE, WIDTH). The thread's columns of o are 64 * m + 4 * (tid % SIDE) + c. */
-template <int WIDTH, int TILE, int R> __device__ __forceinline__ void add_product(float (&o)[R][WIDTH / SIDE], const float *weights, const float *x) {
+template <int WIDTH, int TILE, int R>
+__device__ __forceinline__ void add_product(float (&o)[R][WIDTH / SIDE], const float *weights, const float *x) {
     constexpr int PITCH = Shape<WIDTH, TILE>::PITCH, WEIGHTS = Shape<WIDTH, TILE>::WEIGHTS;
 #pragma unroll 1
     for (int k = 0; k < TILE; k += 4) {
@@ -85,7 +87,8 @@ template <int WIDTH, int TILE, int R> __device__ __forceinline__ void add_produc
 
 /* Rows first .. of o times factors[i] * scale, as far as there are rows and columns. */
 template <int WIDTH, int R, class T>
-__device__ void store_rows(T *rows, int64_t stride, int first, const float (&o)[R][WIDTH / SIDE], const float (&factors)[R], const PlainSizes &z) {
+__device__ void store_rows(T *rows, int64_t stride, int first, const float (&o)[R][WIDTH / SIDE], const float (&factors)[R],
+                           const PlainSizes &z) {
     for (int i = 0; i < R; i++)
         for (int m = 0; m < WIDTH / 64; m++)
             for (int c = 0; c < 4; c++) {
@@ -123,11 +126,13 @@ __device__ __forceinline__ float side_sum(float v) {
 
 /* out and lse of one tile of queries: grid (tiles, NH, B). */
 template <class T, int WIDTH, int TILE>
-__global__ void __launch_bounds__(BLOCK) plain_forward_kernel(T *out, float *lse, const T *qkv, PlainSizes z) {
+__global__ void __launch_bounds__(BLOCK)
+plain_forward_kernel(T *out, float *lse, const T *qkv, PlainSizes z) {
     typedef Shape<WIDTH, TILE> S;
     constexpr int R = S::R;
     SMEM_CARVER(shared);
-    float *q = shared.take<float>(TILE * S::PITCH), *kv = shared.take<float>(TILE * S::PITCH), *weights = shared.take<float>(TILE * S::WEIGHTS);
+    float *q = shared.take<float>(TILE * S::PITCH), *kv = shared.take<float>(TILE * S::PITCH);
+    float *weights = shared.take<float>(TILE * S::WEIGHTS);
     const int first = (int)(gridDim.x - 1 - blockIdx.x) * TILE, h = blockIdx.y;   /* the longest first */
     const int64_t b = blockIdx.z, head = b * z.NH + h, stride = (int64_t)heads_of(z) * z.HS;
     const T *q_rows = qkv + b * z.T * stride + h * z.HS, *k_rows = qkv + b * z.T * stride + (z.NH + h / (z.NH / z.NKV)) * z.HS;
@@ -171,8 +176,8 @@ __global__ void __launch_bounds__(BLOCK) plain_forward_kernel(T *out, float *lse
     store_rows<WIDTH>(out + (b * z.T * z.NH + h) * z.HS, (int64_t)z.NH * z.HS, first, o, sum, z);
 }
 
-/* What each score of a tile contributes: with p = exp(s - lse) and keep the dropout mask, `kept` = p * keep, `ds` = p * (keep * dp - delta).
-   `query(i, j)` and `key(i, j)` are the positions of an element, keep stands at weights. */
+/* With p = exp(s - lse) and keep the dropout mask, which stands at weights: s becomes p * keep, and dp, the gradient of the dropped-out
+   probabilities, that of the scores: p * (keep * dp - delta). query(i, j) and key(i, j) are the positions of an element. */
 template <int R, class Query, class Key>
 __device__ __forceinline__ void softmax_backward(float (&s)[R][R], float (&dp)[R][R], const float *weights, int pitch, const float *lse,
                                                  const float *delta, const PlainSizes &z, Query query, Key key) {
@@ -193,7 +198,8 @@ template <int R> __device__ __forceinline__ void store_weights(float *weights, i
 
 /* dQ of one tile of queries: grid (tiles, NH, B). */
 template <class T, int WIDTH, int TILE>
-__global__ void __launch_bounds__(BLOCK) plain_dq_kernel(T *dqkv, const float *delta, const T *dout, const float *lse, const T *qkv, PlainSizes z) {
+__global__ void __launch_bounds__(BLOCK)
+plain_dq_kernel(T *dqkv, const float *delta, const T *dout, const float *lse, const T *qkv, PlainSizes z) {
     typedef Shape<WIDTH, TILE> S;
     constexpr int R = S::R;
     SMEM_CARVER(shared);
@@ -213,8 +219,8 @@ __global__ void __launch_bounds__(BLOCK) plain_dq_kernel(T *dqkv, const float *d
         __syncthreads();
         scores<WIDTH, TILE>(s, q, k, z.HS);
         scores<WIDTH, TILE>(dp, d_o, v, z.HS);
-        softmax_backward(s, dp, weights, S::WEIGHTS, lse + head * z.T, delta + head * z.T, z, [&](int i, int) { return first + row_of<R>(i); },
-                         [&](int, int j) { return key + column_of(j); });
+        softmax_backward(s, dp, weights, S::WEIGHTS, lse + head * z.T, delta + head * z.T, z,
+                         [&](int i, int) { return first + row_of<R>(i); }, [&](int, int j) { return key + column_of(j); });
         store_weights(weights, S::WEIGHTS, dp);
         __syncthreads();
         add_product<WIDTH, TILE>(dq, weights, k);
@@ -225,7 +231,8 @@ __global__ void __launch_bounds__(BLOCK) plain_dq_kernel(T *dqkv, const float *d
 
 /* dK and dV of one tile of keys, summed over the query heads that read it: grid (tiles, NKV, B). */
 template <class T, int WIDTH, int TILE>
-__global__ void __launch_bounds__(BLOCK) plain_dkv_kernel(T *dqkv, const float *delta, const T *dout, const float *lse, const T *qkv, PlainSizes z) {
+__global__ void __launch_bounds__(BLOCK)
+plain_dkv_kernel(T *dqkv, const float *delta, const T *dout, const float *lse, const T *qkv, PlainSizes z) {
     typedef Shape<WIDTH, TILE> S;
     constexpr int R = S::R;
     SMEM_CARVER(shared);
@@ -247,8 +254,8 @@ __global__ void __launch_bounds__(BLOCK) plain_dkv_kernel(T *dqkv, const float *
             __syncthreads();
             scores<WIDTH, TILE>(s, k, q, z.HS);
             scores<WIDTH, TILE>(dp, v, d_o, z.HS);
-            softmax_backward(s, dp, weights, S::WEIGHTS, lse + head * z.T, delta + head * z.T, z, [&](int, int j) { return query + column_of(j); },
-                             [&](int i, int) { return key + row_of<R>(i); });
+            softmax_backward(s, dp, weights, S::WEIGHTS, lse + head * z.T, delta + head * z.T, z,
+                             [&](int, int j) { return query + column_of(j); }, [&](int i, int) { return key + row_of<R>(i); });
             store_weights(weights, S::WEIGHTS, s);
             __syncthreads();
             add_product<WIDTH, TILE>(dv, weights, d_o);
@@ -272,7 +279,8 @@ template <class T, int WIDTH, int TILE> static void launch_forward(Tensor out, T
     const dim3 grid((unsigned)ceil_div(z.T, TILE), (unsigned)z.NH, (unsigned)qkv.shape[0]);
     const size_t bytes = Shape<WIDTH, TILE>::bytes(2);
     allow_shared_memory(plain_forward_kernel<T, WIDTH, TILE>, bytes);
-    LAUNCH((plain_forward_kernel<T, WIDTH, TILE>), grid, BLOCK, bytes, cuda_stream(s), (T *)out.data, (float *)lse.data, (const T *)qkv.data, z);
+    LAUNCH((plain_forward_kernel<T, WIDTH, TILE>), grid, BLOCK, bytes, cuda_stream(s), (T *)out.data, (float *)lse.data,
+           (const T *)qkv.data, z);
 }
 template <class T, int WIDTH, int TILE>
 static void launch_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, const PlainSizes &z, Stream *s) {
@@ -311,11 +319,12 @@ void plain_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor q
 
 /* Rows t0 .. t0 + T - 1 of the caches(B,maxT,NKV,HS) from qkv(B,T,NH+2NKV,HS). */
 template <class T>
-__global__ void __launch_bounds__(BLOCK) append_kernel(T *k_cache, T *v_cache, const T *qkv, int64_t n, int rows, int maxT, int t0, int NH, int width,
-                                                       int HS) {
+__global__ void __launch_bounds__(BLOCK)
+append_kernel(T *k_cache, T *v_cache, const T *qkv, int64_t n, int rows, int maxT, int t0, int NH, int width, int HS) {
     for (int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x; i < n; i += (int64_t)gridDim.x * BLOCK) {
         const int64_t row = i / width, column = i % width;
-        const int64_t to = (row / rows * maxT + t0 + row % rows) * width + column, from = row * ((int64_t)NH * HS + 2 * width) + NH * HS + column;
+        const int64_t to = (row / rows * maxT + t0 + row % rows) * width + column;
+        const int64_t from = row * ((int64_t)NH * HS + 2 * width) + NH * HS + column;
         k_cache[to] = qkv[from];
         v_cache[to] = qkv[from + width];
     }
@@ -323,7 +332,8 @@ __global__ void __launch_bounds__(BLOCK) append_kernel(T *k_cache, T *v_cache, c
 
 /* out of one query: grid (T, NH, B). Keys go by BLOCK at a time: one score a thread, then a few threads sum each element of out. */
 template <class T>
-__global__ void __launch_bounds__(BLOCK) cached_kernel(T *out, const T *k_cache, const T *v_cache, const T *qkv, PlainSizes z, int maxT, int t0) {
+__global__ void __launch_bounds__(BLOCK)
+cached_kernel(T *out, const T *k_cache, const T *v_cache, const T *qkv, PlainSizes z, int maxT, int t0) {
     SHARED(float, q, [MAX_HEAD_SIZE]);
     SHARED(float, p, [BLOCK]);
     const int tid = threadIdx.x, t = blockIdx.x, h = blockIdx.y, HS = z.HS, kv_head = h / (z.NH / z.NKV), groups = BLOCK / HS;
@@ -351,7 +361,8 @@ __global__ void __launch_bounds__(BLOCK) cached_kernel(T *out, const T *k_cache,
         sum = sum * shrink + block_sum<BLOCK>(p[tid]);   /* its barriers also show p to all */
         o *= shrink;
         top = highest;
-        for (int i = tid / HS; tid < groups * HS && i < n; i += groups) o += p[i] * to_float(v_cache[start + (key + i) * stride + tid % HS]);
+        for (int i = tid / HS; tid < groups * HS && i < n; i += groups)
+            o += p[i] * to_float(v_cache[start + (key + i) * stride + tid % HS]);
         __syncthreads();
     }
     p[tid] = o;
@@ -369,7 +380,7 @@ void cuda_attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qk
         const unsigned blocks = (unsigned)(ceil_div(n, BLOCK) < 4096 ? ceil_div(n, BLOCK) : 4096);
         LAUNCH((append_kernel<T>), blocks, BLOCK, 0, cuda_stream(s), (T *)k_cache.data, (T *)v_cache.data, (const T *)qkv.data, n, z.T,
                (int)k_cache.shape[1], t0, NH, NKV * z.HS, z.HS);
-        LAUNCH((cached_kernel<T>), dim3((unsigned)z.T, (unsigned)NH, (unsigned)B), BLOCK, 0, cuda_stream(s), (T *)out.data, (const T *)k_cache.data,
-               (const T *)v_cache.data, (const T *)qkv.data, z, (int)k_cache.shape[1], t0);
+        LAUNCH((cached_kernel<T>), dim3((unsigned)z.T, (unsigned)NH, (unsigned)B), BLOCK, 0, cuda_stream(s), (T *)out.data,
+               (const T *)k_cache.data, (const T *)v_cache.data, (const T *)qkv.data, z, (int)k_cache.shape[1], t0);
     });
 }

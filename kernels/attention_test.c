@@ -23,7 +23,8 @@ static const Case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
-/* Around the tiles of the CUDA kernels, 16 to 128 rows: one more and one less, several stages, head sizes that fill a tile and that do not. */
+/* Around the tiles of the CUDA kernels, 16 to 128 rows: one more and one less, several stages, head sizes that fill a tile and that do
+   not. */
 static const Case tile_cases[] = {
     {.B = 1, .T = 193, .NH = 2, .NKV = 1, .HS = 48}, {.B = 1, .T = 320, .NH = 2, .NKV = 2, .HS = 64},
     {.B = 1, .T = 449, .NH = 3, .NKV = 1, .HS = 40}, {.B = 2, .T = 127, .NH = 2, .NKV = 1, .HS = 80},

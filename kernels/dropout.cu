@@ -4,7 +4,8 @@
 enum { BLOCK = 256 };
 
 /* out(n) = x(n) * mask; per_sample elements, a multiple of P::N, belong to one row of the batch. A thread takes a pack at a time. */
-template <class P> __global__ void __launch_bounds__(BLOCK) dropout_kernel(typename P::Element *out, const typename P::Element *x, int64_t n, int64_t per_sample, Dropout drop) {
+template <class P> __global__ void __launch_bounds__(BLOCK)
+dropout_kernel(ElementOf<P> *out, const ElementOf<P> *x, int64_t n, int64_t per_sample, Dropout drop) {
     const DropoutKey key = dropout_key(drop);
     const uint64_t first = (uint64_t)drop.state->sample * (uint64_t)per_sample;
     for (int64_t i = ((int64_t)blockIdx.x * BLOCK + threadIdx.x) * P::N; i < n; i += (int64_t)gridDim.x * BLOCK * P::N) {
@@ -26,7 +27,7 @@ void cuda_dropout(Tensor out, Tensor x, Dropout drop, Stream *s) {
     by_pack(x.dtype, rows_aligned(x.dtype, per_sample, out, x), [&](auto pack) {
         typedef decltype(pack) P;
         const int64_t blocks = ceil_div(n, BLOCK * P::N), most = 8 * device_multiprocessors();
-        LAUNCH((dropout_kernel<P>), (unsigned)(blocks < most ? blocks : most), BLOCK, 0, cuda_stream(s), (typename P::Element *)out.data,
-               (const typename P::Element *)x.data, n, per_sample, drop);
+        LAUNCH((dropout_kernel<P>), (unsigned)(blocks < most ? blocks : most), BLOCK, 0, cuda_stream(s), (ElementOf<P> *)out.data,
+               (const ElementOf<P> *)x.data, n, per_sample, drop);
     });
 }

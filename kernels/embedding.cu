@@ -1,18 +1,19 @@
 /* embedding.cu: token vectors plus position vectors, and their gradients without float atomics.
 
-   For the tokens' gradient the rows of dout are taken in the order of their tokens (a radix sort of row numbers, stable, by integer counts), in
-   tiles of 32: whatever the batch looks like, each tile is as much work. Within a tile the rows of one token are added up in registers and then
-   added to dwte. Where a token's rows go on from one tile into others, these others put their part into scratch, and a last launch adds the
-   parts in order. Rows that no token names are not touched. Memory moved: dout once, and dwte of the tokens that occur. */
+   For the tokens' gradient the rows of dout are taken in the order of their tokens (a radix sort of row numbers, stable, by integer
+   counts), in tiles of 32: whatever the batch looks like, each tile is as much work. Within a tile the rows of one token are added up in
+   registers and then added to dwte. Where a token's rows go on from one tile into others, these others put their part into scratch, and a
+   last launch adds the parts in order. Rows that no token names are not touched. Memory moved: dout once, and dwte of the tokens that
+   occur. */
 #include "packs.cuh"
 
 enum { BLOCK = 128, ROWS = 4, AHEAD = 8 /* rows on their way to a thread */ };
 
 /* ---- forward -------------------------------------------------------------------------------------------------------------------- */
 
-/* out(B,T,C) = wte[tokens(B,T)] + wpe[t]. A thread takes one pack of one position in ROWS rows of the batch, so that wpe is read once for them. */
-template <class P> __global__ void __launch_bounds__(BLOCK) embedding_kernel(typename P::Element *out, const int32_t *tokens, const typename P::Element *wte,
-                                                                            const typename P::Element *wpe, int B, int T, int C) {
+/* out(B,T,C) = wte[tokens(B,T)] + wpe[t]. A thread takes one pack of one position in ROWS rows of the batch, so that wpe is read once. */
+template <class P> __global__ void __launch_bounds__(BLOCK)
+embedding_kernel(ElementOf<P> *out, const int32_t *tokens, const ElementOf<P> *wte, const ElementOf<P> *wpe, int B, int T, int C) {
     const unsigned packs = C / P::N, item = blockIdx.x * BLOCK + threadIdx.x;
     const int column = item % packs * P::N, t = item / packs % T, first = item / packs / T * ROWS;
     if (first >= B) return;
@@ -37,16 +38,16 @@ void cuda_embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, S
     const int64_t T = last_dim(tokens), B = tensor_numel(tokens) / T, C = last_dim(wte);
     by_pack(out.dtype, rows_aligned(out.dtype, C, out, wte, wpe), [&](auto pack) {
         typedef decltype(pack) P;
-        typedef typename P::Element E;
+        typedef ElementOf<P> E;
         const int64_t items = ceil_div(B, ROWS) * T * (C / P::N);
-        LAUNCH((embedding_kernel<P>), (unsigned)ceil_div(items, BLOCK), BLOCK, 0, cuda_stream(s), (E *)out.data, (const int32_t *)tokens.data,
-               (const E *)wte.data, (const E *)wpe.data, (int)B, (int)T, (int)C);
+        LAUNCH((embedding_kernel<P>), (unsigned)ceil_div(items, BLOCK), BLOCK, 0, cuda_stream(s), (E *)out.data,
+               (const int32_t *)tokens.data, (const E *)wte.data, (const E *)wpe.data, (int)B, (int)T, (int)C);
     });
 }
 
-/* sum += the packs at p, p + stride, ..., n of them in this order. A batch of loads is carried from one turn of the loop to the next: else the
-   compiler would put each load beside its addition, and wait. */
-template <class P> __device__ __forceinline__ void sum_rows(float (&sum)[P::N], const typename P::Element *p, int64_t stride, int n) {
+/* sum += the packs at p, p + stride, ..., n of them in this order. A batch of loads is carried from one turn of the loop to the next: else
+   the compiler would put each load beside its addition, and wait. */
+template <class P> __device__ __forceinline__ void sum_rows(float (&sum)[P::N], const ElementOf<P> *p, int64_t stride, int n) {
     const int whole = n / AHEAD * AHEAD;
     P row[AHEAD] = {}, next[AHEAD] = {};
     if (whole > 0) {
@@ -73,8 +74,8 @@ template <class P> __device__ __forceinline__ void sum_rows(float (&sum)[P::N], 
 /* ---- the gradient of the positions ---------------------------------------------------------------------------------------------- */
 
 /* dwpe(maxT,C) (+)= the sum of dout(B,T,C) over the batch, nothing from position T on. A thread takes one pack of one position. */
-template <class P> __global__ void __launch_bounds__(BLOCK) positions_backward_kernel(float *dwpe, const typename P::Element *dout, int B, int T, int maxT, int C,
-                                                                                     int accumulate) {
+template <class P> __global__ void __launch_bounds__(BLOCK)
+positions_backward_kernel(float *dwpe, const ElementOf<P> *dout, int B, int T, int maxT, int C, int accumulate) {
     const unsigned packs = C / P::N, item = blockIdx.x * BLOCK + threadIdx.x;
     const int column = item % packs * P::N, t = item / packs;
     if (t >= maxT) return;
@@ -94,7 +95,8 @@ __device__ __forceinline__ int row_at(const int32_t *order, int i) { return orde
 __device__ __forceinline__ int digit_of(int token, int shift) { return token >> shift & (DIGITS - 1); }
 
 /* counts(blocks, DIGITS): the rows of each digit among the SORT_ROWS of a block. */
-__global__ void __launch_bounds__(DIGITS) count_digits_kernel(int32_t *counts, const int32_t *order, const int32_t *tokens, int rows, int shift) {
+__global__ void __launch_bounds__(DIGITS)
+count_digits_kernel(int32_t *counts, const int32_t *order, const int32_t *tokens, int rows, int shift) {
     SHARED(int, count, [DIGITS]);
     count[threadIdx.x] = 0;
     __syncthreads();
@@ -119,8 +121,8 @@ __device__ __forceinline__ int sum_before(int v) {
     return sum - v;
 }
 
-/* next[warp][digit]: where in the new order the first row of this digit goes that this warp has. Rows of lower digits come before it, then those
-   of its digit in blocks, then in warps, before this one. On entry next holds the warps' own counts. */
+/* next[warp][digit]: where in the new order the first row of this digit goes that this warp has. Rows of lower digits come before it, then
+   those of its digit in blocks, then in warps, before this one. On entry next holds the warps' own counts. */
 __device__ __forceinline__ void find_places(int (*next)[DIGITS], const int32_t *counts) {
     const int digit = threadIdx.x;
     int before = 0, total = 0;
@@ -138,8 +140,8 @@ __device__ __forceinline__ void find_places(int (*next)[DIGITS], const int32_t *
     }
 }
 
-__global__ void __launch_bounds__(DIGITS) sort_digit_kernel(int32_t *sorted, const int32_t *order, const int32_t *counts, const int32_t *tokens, int rows,
-                                                            int shift) {
+__global__ void __launch_bounds__(DIGITS)
+sort_digit_kernel(int32_t *sorted, const int32_t *order, const int32_t *counts, const int32_t *tokens, int rows, int shift) {
     SHARED(int, next, [SORT_WARPS][DIGITS]);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.x * SORT_ROWS + warp * WARP_ROWS;
     for (int i = threadIdx.x; i < SORT_WARPS * DIGITS; i += DIGITS) next[i / DIGITS][i % DIGITS] = 0;
@@ -196,13 +198,14 @@ __device__ __forceinline__ int token_at(const int32_t *tokens, const int32_t *or
 
 /* A warp takes 32 packs of columns of a tile. dwte(V,C) += the sums of dout(rows,C) over the tile's rows of each token; if the tile's first
    rows belong to a token of the tile before, their sum goes to carried(tiles,C) instead. */
-template <class P> __global__ void __launch_bounds__(32 * WARPS) tokens_backward_kernel(float *dwte, float *carried, const typename P::Element *dout,
-                                                                                        const int32_t *order, const int32_t *tokens, int rows, int C) {
+template <class P> __global__ void __launch_bounds__(32 * WARPS)
+tokens_backward_kernel(float *dwte, float *carried, const ElementOf<P> *dout, const int32_t *order, const int32_t *tokens, int rows,
+                       int C) {
     const int groups = (C / P::N + 31) / 32, lane = threadIdx.x % 32;
     const int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     const int tile = (int)(item / groups), column = (int)(item % groups * 32 + lane) * P::N, first = tile * TILE;
     if (first >= rows) return;
-    const typename P::Element *source = dout + (column < C ? column : 0);   /* all lanes load, so that no load waits for a condition */
+    const ElementOf<P> *source = dout + (column < C ? column : 0);   /* all lanes load, so that no load waits for a condition */
     const int n = rows - first < TILE ? rows - first : TILE, my_row = lane < n ? order[first + lane] : 0, my_token = tokens[my_row];
     int token = __shfl_sync(0xffffffffu, my_token, 0);
     bool carry = first > 0 && token_at(tokens, order, first - 1) == token;
@@ -232,8 +235,8 @@ template <class P> __global__ void __launch_bounds__(32 * WARPS) tokens_backward
 }
 
 /* The warps of the first tile into which a token's rows go on add the parts of all tiles into which they do. P: of floats. */
-template <class P> __global__ void __launch_bounds__(32 * WARPS) tokens_carry_kernel(float *dwte, const float *carried, const int32_t *order,
-                                                                                     const int32_t *tokens, int rows, int C) {
+template <class P> __global__ void __launch_bounds__(32 * WARPS)
+tokens_carry_kernel(float *dwte, const float *carried, const int32_t *order, const int32_t *tokens, int rows, int C) {
     const int groups = (C / P::N + 31) / 32, lane = threadIdx.x % 32;
     const int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     const int tile = (int)(item / groups) + 1, column = (int)(item % groups * 32 + lane) * P::N, first = tile * TILE;
@@ -253,38 +256,39 @@ template <class P> __global__ void __launch_bounds__(32 * WARPS) tokens_carry_ke
     add_floats(dwte + (int64_t)token * C + column, sum);
 }
 
-/* dwte += the gradients of `rows` rows. scratch: carried, order and counts, as slice_floats says. */
+/* Scratch for so many rows: what is carried, two orders of rows, counts. */
 static int64_t slice_floats(int64_t rows, int64_t C) { return ceil_div(rows, TILE) * C + 2 * rows + ceil_div(rows, SORT_ROWS) * DIGITS; }
 
-template <class P> void tokens_backward(Tensor dwte, const typename P::Element *dout, const int32_t *tokens, int rows, int C, Stream *s) {
+/* dwte += the gradients of `rows` rows. */
+template <class P> void tokens_backward(Tensor dwte, const ElementOf<P> *dout, const int32_t *tokens, int rows, int C, Stream *s) {
     const int64_t tiles = ceil_div(rows, TILE), groups = ceil_div(C / P::N, 32);
     float *carried = reduction_scratch((size_t)slice_floats(rows, C));
     int32_t *both = reinterpret_cast<int32_t *>(carried + tiles * C);
     int32_t *order = sort_rows(both, both + 2 * rows, tokens, rows, tensor_numel(dwte) / C, s);
-    LAUNCH((tokens_backward_kernel<P>), (unsigned)ceil_div(tiles * groups, WARPS), 32 * WARPS, 0, cuda_stream(s), (float *)dwte.data, carried, dout,
-           order, tokens, rows, C);
+    LAUNCH((tokens_backward_kernel<P>), (unsigned)ceil_div(tiles * groups, WARPS), 32 * WARPS, 0, cuda_stream(s), (float *)dwte.data,
+           carried, dout, order, tokens, rows, C);
     typedef std::conditional_t<P::N == 1, Single<float>, Vec<float>> F;
     if (tiles > 1)
         LAUNCH((tokens_carry_kernel<F>), (unsigned)ceil_div((tiles - 1) * ceil_div(C / F::N, 32), WARPS), 32 * WARPS, 0, cuda_stream(s),
                (float *)dwte.data, carried, order, tokens, rows, C);
 }
 
-/* Batches for which scratch does not suffice are taken in slices. */
+/* A batch of very many rows is taken in slices, one after another, for which scratch suffices. */
 void cuda_embedding_backward(Tensor dwte, Tensor dwpe, Tensor dout, Tensor tokens, int accumulate_wte, int accumulate_wpe, Stream *s) {
     const int64_t T = last_dim(tokens), N = tensor_numel(tokens), C = last_dim(dout);
     if (dwte.data && !accumulate_wte) CUDA_CHECK(cudaMemsetAsync(dwte.data, 0, tensor_bytes(dwte), cuda_stream(s)));
     by_pack(dout.dtype, rows_aligned(dout.dtype, C, dout, dwte, dwpe), [&](auto pack) {
         typedef decltype(pack) P;
-        typedef typename P::Element E;
+        typedef ElementOf<P> E;
         if (dwpe.data) {
             const int64_t maxT = tensor_numel(dwpe) / C;
-            LAUNCH((positions_backward_kernel<P>), (unsigned)ceil_div(maxT * (C / P::N), BLOCK), BLOCK, 0, cuda_stream(s), (float *)dwpe.data,
-                   (const E *)dout.data, (int)(N / T), (int)T, (int)maxT, (int)C, accumulate_wpe);
+            LAUNCH((positions_backward_kernel<P>), (unsigned)ceil_div(maxT * (C / P::N), BLOCK), BLOCK, 0, cuda_stream(s),
+                   (float *)dwpe.data, (const E *)dout.data, (int)(N / T), (int)T, (int)maxT, (int)C, accumulate_wpe);
         }
         int64_t most = 128 * SORT_ROWS;
-        while (most > TILE && slice_floats(most, C) > REDUCTION_FLOATS) most /= 2;
+        while (most > 1 && slice_floats(most, C) > REDUCTION_FLOATS) most /= 2;
         for (int64_t first = 0; dwte.data && first < N; first += most)
-            tokens_backward<P>(dwte, (const E *)dout.data + first * C, (const int32_t *)tokens.data + first, (int)(N - first < most ? N - first : most),
-                               (int)C, s);
+            tokens_backward<P>(dwte, (const E *)dout.data + first * C, (const int32_t *)tokens.data + first,
+                               (int)(N - first < most ? N - first : most), (int)C, s);
     });
 }

@@ -1,36 +1,33 @@
-/* flash.cu: causal softmax attention on tensor cores with no T x T tensor, forward and backward, after FlashAttention-2 (Dao 2023): bf16 in and out,
-   fp32 softmax and sums.
+/* flash.cu: causal softmax attention on tensor cores with no T x T tensor, forward and backward, after FlashAttention-2 (Dao 2023): bf16 in
+   and out, fp32 softmax and sums.
 
-   A block owns ROWS rows of one head, a warp 16 * M of them, and tiles of the other side stream by through shared memory, the next one on its way
-   while one is worked on. The weights, a product's result in registers, are laid out as the next product wants its left side, so no weight ever
-   leaves its thread:
+   A block owns ROWS rows of one head, a warp 16 * M of them, and tiles of the other side stream by through shared memory, the next one on
+   its way while one is worked on. The weights, a product's result in registers, are laid out as the next product wants its left side, so no
+   weight ever leaves its thread:
 
        forward     rows are queries   S = Q K^T                     O += P V
        dQ          rows are queries   S = Q K^T     dP = dO V^T     dQ += dS K          with dS = P (dP - delta)
        dK, dV      rows are keys      S^T = K Q^T   dP^T = V dO^T   dV += P^T dO        dK += dS^T Q
 
-   Tiles that no query of a warp sees are skipped, and only those on the diagonal are masked. Sums have one owner and a fixed order. Where the same
-   bits are not asked for, the dK, dV kernel also adds dQ, by atomics into fp32 scratch: five products in place of seven.
+   Tiles that no query of a warp sees are skipped, and only those on the diagonal are masked. Sums have one owner and a fixed order. Where
+   the same bits are not asked for, the dK, dV kernel also adds dQ, by atomics into fp32 scratch: five products in place of seven.
 
    A head size that is no multiple of 32 is filled up with zeros in shared memory and registers. */
 #include "cu.h"
 #include "flash.cuh"
 
-#define LOG2E 1.4426950408889634f
-#define LN2 0.6931471805599453f
-
+static constexpr float LOG2E = 1.4426950408889634f;
 enum { ROWS = 128 };
 
 /* D: head size, filled up. M: 16-row strips a warp has in the backward; the forward's warps have two. */
 template <int D> struct Shape {
     static constexpr int STEPS = D / 16;                  /* of a product over the head size */
-    static constexpr int PITCH = D + 8;                   /* of rows in shared memory: an odd number of 16-byte units, so 8 rows meet all banks */
+    static constexpr int PITCH = D + 8;                   /* of shared memory: an odd number of 16 bytes, so 8 rows meet all banks */
     static constexpr int M = D <= 64 ? 2 : 1;
     static constexpr int KEYS = D == 128 ? 32 : 64;       /* in a tile of the forward */
     static constexpr int QUERIES = D == 128 ? 32 : 64;    /* in a tile of the dK, dV kernel */
     static constexpr int DS_PITCH = QUERIES + 8;
     static constexpr int FORWARD_WARPS = ROWS / 32, BACKWARD_WARPS = ROWS / (16 * M);
-    
     static constexpr size_t ROW = PITCH * sizeof(bf16);
     static constexpr bool Q_IN_REGISTERS = D <= 64;
     static constexpr size_t FORWARD_BYTES = ROW * (4 * KEYS + (Q_IN_REGISTERS ? 0 : ROWS));
@@ -52,8 +49,8 @@ __device__ __forceinline__ int qkv_stride(const FlashSizes &z) { return (z.NH + 
 struct Work {
     int rank, b, h;   /* rank 0: the tile with most to do */
 };
-/* Blocks start in the order of their numbers. Heads are taken by sections whose streamed tensors stay in the second-level cache, and in a section
-   the longest tiles of all heads come first, so that the short ones fill the gaps at the end. */
+/* Blocks start in the order of their numbers. Heads are taken by sections whose streamed tensors stay in the second-level cache, and in a
+   section the longest tiles of all heads come first, so that the short ones fill the gaps at the end. */
 __device__ __forceinline__ Work work_of(int tiles, int heads, int section, int B) {
     const int first = blockIdx.x / (tiles * section) * section, i = blockIdx.x % (tiles * section);
     const int n = heads * B - first < section ? heads * B - first : section, head = first + i % n;
@@ -65,9 +62,10 @@ __device__ __forceinline__ int warp_id() { return threadIdx.x / 32; }
 
 /* ---- moving tiles ---------------------------------------------------------------------------------------------------------------- */
 
-/* Asks for rows first .. first + COUNT - 1 (row t begins at rows + t * stride) in tile(COUNT, PITCH), zeros beyond row T and column HS. A thread keeps
-   to its column. */
-template <int D, int COUNT, int WARPS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int stride, int first, const FlashSizes &z) {
+/* Asks for rows first .. first + COUNT - 1 (row t begins at rows + t * stride) in tile(COUNT, PITCH), zeros beyond row T and column HS. A
+   thread keeps to its column. */
+template <int D, int COUNT, int WARPS>
+__device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int stride, int first, const FlashSizes &z) {
     constexpr int LANES = D == 96 ? 16 : D / 8, AT_ONCE = 32 * WARPS / LANES;   /* threads of a row, rows at once */
     static_assert(COUNT % AT_ONCE == 0, "all threads work to the end");
     const int row = threadIdx.x / LANES, d = threadIdx.x % LANES * 8, left = d < z.HS ? z.T - first - row : 0;
@@ -107,8 +105,8 @@ __device__ __forceinline__ uint32_t pack2(float a, float b) {
     return bits;
 }
 
-/* The warp's rows first .. = o, row 16m + 8half + lane/4 times factors[m][half]. They go by way of `stage`, (16M, PITCH) of the warp's own, to leave 16
-   bytes a lane. */
+/* The warp's rows first .. = o, row 16m + 8half + lane/4 times factors[m][half]. They go by way of `stage`, (16M, PITCH) of the warp's own,
+   to leave 16 bytes a lane. */
 template <int M, int D>
 __device__ __forceinline__ void store_rows(bf16 *rows, int stride, int first, bf16 *stage, const float (&o)[M][D / 8][4],
                                            const float (&factors)[M][2], const FlashSizes &z) {
@@ -132,7 +130,8 @@ __device__ __forceinline__ void store_rows(bf16 *rows, int stride, int first, bf
 /* ---- products -------------------------------------------------------------------------------------------------------------------- */
 
 /* s(16M, 8N) += a x^T over 16 columns of a and of x: x(8N rows, PITCH) points to the first of them. */
-template <int M, int N, int PITCH> __device__ __forceinline__ void add_scores(float (&s)[M][N][4], const uint32_t (&a)[M][4], const bf16 *x) {
+template <int M, int N, int PITCH>
+__device__ __forceinline__ void add_scores(float (&s)[M][N][4], const uint32_t (&a)[M][4], const bf16 *x) {
     const bf16 *row = x + (lane_id() % 8 + lane_id() / 16 * 8) * PITCH + lane_id() / 8 % 2 * 8;
 #pragma unroll
     for (int n = 0; n < N; n += 2) {
@@ -148,7 +147,8 @@ template <int M, int N, int PITCH> __device__ __forceinline__ void add_scores(fl
 }
 
 /* o(16M, 8N) += w x over 16 columns of w, which are rows of x(16 rows, PITCH). */
-template <int M, int N, int PITCH> __device__ __forceinline__ void add_rows(float (&o)[M][N][4], const uint32_t (&w)[M][4], const bf16 *x) {
+template <int M, int N, int PITCH>
+__device__ __forceinline__ void add_rows(float (&o)[M][N][4], const uint32_t (&w)[M][4], const bf16 *x) {
     const bf16 *row = x + lane_id() % 16 * PITCH + lane_id() / 16 * 8;
 #pragma unroll
     for (int n = 0; n < N; n += 2) {
@@ -205,8 +205,9 @@ __device__ __forceinline__ uint32_t kept1(const Mask &mask, int tq, int tk) {
     return philox_at(mask.key.seed, mask.key.step, mask.key.tensor, (mask.first + tq) * mask.T + tk) >= mask.key.threshold;
 }
 
-/* Which of the thread's elements of a strip of scores (16, 8N) are kept: bit 4n + e for element e of column group n. A Philox block covers four
-   neighbouring keys. Where rows begin with a whole block, the lanes that share blocks work out one each and exchange the bits. Rows are queries: */
+/* Which of the thread's elements of a strip of scores (16, 8N) are kept: bit 4n + e for element e of column group n. A Philox block covers
+   four neighbouring keys. Where rows begin with a whole block, the lanes that share blocks work out one each and exchange the bits. Here
+   rows are queries. */
 template <int N> __device__ __forceinline__ uint32_t kept_of_queries(const Mask &mask, int tq, int tk) {
     const int g = lane_id() / 4, t = lane_id() % 4;
     uint32_t own = 0;
@@ -220,7 +221,7 @@ template <int N> __device__ __forceinline__ uint32_t kept_of_queries(const Mask 
     const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1), low = 0x33333333u;
     return t % 2 ? (other >> 2 & low) | (own & ~low) : (own & low) | (other & low) << 2;
 }
-/* Rows are keys: */
+/* The same where rows are keys. */
 template <int N> __device__ __forceinline__ uint32_t kept_of_keys(const Mask &mask, int tq, int tk) {
     const int g = lane_id() / 4, t = lane_id() % 4, r = g % 4;
     uint32_t own = 0, kept = 0;
@@ -238,10 +239,11 @@ template <int N> __device__ __forceinline__ uint32_t kept_of_keys(const Mask &ma
 
 /* ---- forward --------------------------------------------------------------------------------------------------------------------- */
 
-/* Turns scores (as Q K^T gives them) into exp(scale * (score - top)), with top raised to the greatest so far; sum and o shrink along. scale_log2 is
-   scale * log2(e). sum is of this thread's columns only. */
+/* Turns scores (as Q K^T gives them) into exp(scale * (score - top)), with top raised to the greatest so far; sum and o shrink along.
+   scale_log2 is scale * log2(e). sum is of this thread's columns only. */
 template <int M, int N, int D>
-__device__ __forceinline__ void online_softmax(float (&s)[M][N][4], float (&top)[M][2], float (&sum)[M][2], float (&o)[M][D / 8][4], float scale_log2) {
+__device__ __forceinline__ void online_softmax(float (&s)[M][N][4], float (&top)[M][2], float (&sum)[M][2], float (&o)[M][D / 8][4],
+                                               float scale_log2) {
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
@@ -321,7 +323,8 @@ flash_forward_kernel(bf16 *out, float *lse, const bf16 *qkv, FlashSizes z, int s
         if (key + KEYS - 1 > own)
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                const int seen = own + 16 * m + lane_id() / 4 - (key + lane_id() % 4 * 2);   /* the last column that row 0 of the strip sees */
+                /* The last column that the thread's first row sees. */
+                const int seen = own + 16 * m + lane_id() / 4 - (key + lane_id() % 4 * 2);
                 hide(s[m], -INFINITY, [&](int n, int e) { return 8 * n + e % 2 > seen + 8 * (e / 2); });
             }
         online_softmax<M, N, D>(s, top, sum, o, scale_log2);
@@ -353,11 +356,11 @@ flash_forward_kernel(bf16 *out, float *lse, const bf16 *qkv, FlashSizes z, int s
 
 /* ---- backward -------------------------------------------------------------------------------------------------------------------- */
 
-/* From scores s and products dp = dO V^T of one strip: s becomes p * keep, and dp the gradient p * (keep * dp - delta) of the scaled scores, with
-   p = exp(scale * s - lse). log_sum is lse * log2(e); log_sum and delta are functions of the element. */
+/* From scores s and products dp = dO V^T of one strip: s becomes p * keep, and dp the gradient p * (keep * dp - delta) of the scaled
+   scores, with p = exp(scale * s - lse). log_sum is lse * log2(e); log_sum and delta are functions of the element. */
 template <int N, class LogSum, class Delta>
-__device__ __forceinline__ void softmax_backward(float (&s)[N][4], float (&dp)[N][4], float scale_log2, uint32_t kept, float kept_scale, LogSum log_sum,
-                                                 Delta delta) {
+__device__ __forceinline__ void softmax_backward(float (&s)[N][4], float (&dp)[N][4], float scale_log2, uint32_t kept, float kept_scale,
+                                                 LogSum log_sum, Delta delta) {
 #pragma unroll
     for (int n = 0; n < N; n++)
 #pragma unroll
@@ -374,7 +377,8 @@ template <int D, bool DROPPED>
 __global__ void __launch_bounds__(32 * Shape<D>::BACKWARD_WARPS, Shape<D>::M)
 flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *lse, const bf16 *qkv, FlashSizes z, int section) {
     typedef Shape<D> S;
-    constexpr int M = S::M, KEYS = 64, CHUNK = D <= 64 ? 32 : 16, N = CHUNK / 8, PITCH = S::PITCH, STEPS = S::STEPS, WARPS = S::BACKWARD_WARPS;
+    constexpr int M = S::M, KEYS = 64, PITCH = S::PITCH, STEPS = S::STEPS, WARPS = S::BACKWARD_WARPS;
+    constexpr int CHUNK = D <= 64 ? 32 : 16, N = CHUNK / 8;   /* keys at a time: what registers hold */
     SMEM_CARVER(shared);
     bf16 *const tiles = shared.take<bf16>(4 * KEYS * PITCH);
     const int row_tiles = (z.T + ROWS - 1) / ROWS;
@@ -423,12 +427,15 @@ flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *l
             const bool diagonal = key + c + CHUNK - 1 > own;
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                const int seen = own + 16 * m + lane_id() / 4 - (key + c + lane_id() % 4 * 2);   /* the last column that row 0 of the strip sees */
-                auto hidden = [&](int n, int e) { return 8 * n + e % 2 > seen + 8 * (e / 2); };
-                if (diagonal) hide(s[m], -INFINITY, hidden), hide(dp[m], 0, hidden);
+                if (diagonal) {
+                    const int seen = own + 16 * m + lane_id() / 4 - (key + c + lane_id() % 4 * 2);
+                    auto hidden = [&](int n, int e) { return 8 * n + e % 2 > seen + 8 * (e / 2); };
+                    hide(s[m], -INFINITY, hidden);
+                    hide(dp[m], 0, hidden);
+                }
                 const uint32_t kept = DROPPED ? kept_of_queries<N>(mask, own + 16 * m, key + c) : ~0u;
-                softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f, [&](int, int e) { return log_sum[m][e / 2]; },
-                                 [&](int, int e) { return row_delta[m][e / 2]; });
+                softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f,
+                                 [&](int, int e) { return log_sum[m][e / 2]; }, [&](int, int e) { return row_delta[m][e / 2]; });
             }
 #pragma unroll
             for (int i = 0; i < CHUNK / 16; i++) {
@@ -443,9 +450,10 @@ flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *l
     store_rows<M, D>(dqkv + sample + work.h * z.HS, stride, own, tiles + 16 * M * warp_id() * PITCH, dq, log_sum, z);
 }
 
-/* dq_sum(B,T,NH,HS) += dS K for one tile of queries against the block's keys: ds(ROWS keys, QUERIES) holds dS^T, k_tile(ROWS, PITCH) K. Each warp takes
-   16 queries and a share of the columns. */
-template <int D> __device__ __forceinline__ void add_dq(float *dq_sum, const bf16 *ds, const bf16 *k_tile, int query, const FlashSizes &z) {
+/* dq_sum(B,T,NH,HS) += dS K for one tile of queries against the block's keys: ds(ROWS keys, QUERIES) holds dS^T, k_tile(ROWS, PITCH) K.
+   Each warp takes 16 queries and a share of the columns. */
+template <int D>
+__device__ __forceinline__ void add_dq(float *dq_sum, const bf16 *ds, const bf16 *k_tile, int query, const FlashSizes &z) {
     typedef Shape<D> S;
     constexpr int STRIPS = S::QUERIES / 16, COLUMNS = D * STRIPS / S::BACKWARD_WARPS;
     static_assert(COLUMNS % 16 == 0, "a warp's share is whole pairs of column groups");
@@ -471,16 +479,20 @@ template <int D> __device__ __forceinline__ void add_dq(float *dq_sum, const bf1
     }
 }
 
-/* dK and dV within dqkv(B,T,NH+2NKV,HS), summed over the query heads that read them. dq_sum(B,T,NH,HS): with ATOMIC, dQ / scale is added to it. */
+/* dK and dV within dqkv(B,T,NH+2NKV,HS), summed over the query heads that read them. With ATOMIC, dQ / scale is added to
+   dq_sum(B,T,NH,HS). */
 template <int D, bool DROPPED, bool ATOMIC>
 __global__ void __launch_bounds__(32 * Shape<D>::BACKWARD_WARPS, Shape<D>::M)
-flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout, const float *lse, const bf16 *qkv, FlashSizes z, int section) {
+flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout, const float *lse, const bf16 *qkv, FlashSizes z,
+                 int section) {
     typedef Shape<D> S;
-    constexpr int M = S::M, QUERIES = S::QUERIES, CHUNK = 16, N = CHUNK / 8, PITCH = S::PITCH, STEPS = S::STEPS, WARPS = S::BACKWARD_WARPS;
+    constexpr int M = S::M, QUERIES = S::QUERIES, PITCH = S::PITCH, STEPS = S::STEPS, WARPS = S::BACKWARD_WARPS;
+    constexpr int CHUNK = 16, N = CHUNK / 8;   /* queries at a time: what registers hold */
     SMEM_CARVER(shared);
     bf16 *const tiles = shared.take<bf16>(4 * QUERIES * PITCH);
     float *const statistics = shared.take<float>(4 * QUERIES);   /* of each stage's queries: lse * log2(e), delta */
-    bf16 *const k_tile = ATOMIC ? shared.take<bf16>(ROWS * PITCH) : nullptr, *const ds = ATOMIC ? shared.take<bf16>(ROWS * S::DS_PITCH) : nullptr;
+    bf16 *const k_tile = ATOMIC ? shared.take<bf16>(ROWS * PITCH) : nullptr;
+    bf16 *const ds = ATOMIC ? shared.take<bf16>(ROWS * S::DS_PITCH) : nullptr;
     const Work work = work_of((z.T + ROWS - 1) / ROWS, z.NKV, section, z.B);
     const int first = work.rank * ROWS, own = first + 16 * M * warp_id(), group = z.NH / z.NKV;
     const int stride = qkv_stride(z), out_stride = z.NH * z.HS;
@@ -510,13 +522,14 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
     load_left<M, D>(v, qkv + v_start, stride, own, z);
     float dk[M][D / 8][4] = {}, dv[M][D / 8][4] = {};
     /* Tiles come by query heads, and within a head by position, beginning with that of the first key. */
-    for (int h = work.h * group, query = first, stage = 0, next_h, next_query; h < (work.h + 1) * group; h = next_h, query = next_query, stage ^= 1) {
+    const int end_h = (work.h + 1) * group;
+    for (int h = work.h * group, query = first, stage = 0, next_h, next_query; h < end_h; h = next_h, query = next_query, stage ^= 1) {
         const bf16 *const q_tile = tiles + stage * 2 * QUERIES * PITCH;
         const float *const tile_statistics = statistics + stage * 2 * QUERIES;
         float next_statistic = 0;
         next_h = query + QUERIES < z.T ? h : h + 1;
         next_query = next_h == h ? query + QUERIES : first;
-        const bool more = next_h < (work.h + 1) * group;
+        const bool more = next_h < end_h;
         cp_async_wait<0>();
         __syncthreads();   /* this tile is there, and nobody reads the other stage, or ds, any more */
         if (more) {
@@ -542,11 +555,16 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
                 for (int n = 0; n < N; n++) of_columns[n] = ld128(tile_statistics + 2 * (c + 8 * n + lane_id() % 4 * 2));
 #pragma unroll
                 for (int m = 0; m < M; m++) {
-                    const int seen = own + 16 * m + lane_id() / 4 - (query + c + lane_id() % 4 * 2);   /* the first column that sees row 0 of the strip */
-                    auto hidden = [&](int n, int e) { return 8 * n + e % 2 < seen + 8 * (e / 2); };
-                    if (diagonal) hide(s[m], -INFINITY, hidden), hide(dp[m], 0, hidden);
+                    if (diagonal) {
+                        /* The first column that sees the thread's first row. */
+                        const int seen = own + 16 * m + lane_id() / 4 - (query + c + lane_id() % 4 * 2);
+                        auto hidden = [&](int n, int e) { return 8 * n + e % 2 < seen + 8 * (e / 2); };
+                        hide(s[m], -INFINITY, hidden);
+                        hide(dp[m], 0, hidden);
+                    }
                     const uint32_t kept = DROPPED ? kept_of_keys<N>(mask, query + c, own + 16 * m) : ~0u;
-                    softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f, [&](int n, int e) { return of_columns[n].v[e % 2 * 2]; },
+                    softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f,
+                                     [&](int n, int e) { return of_columns[n].v[e % 2 * 2]; },
                                      [&](int n, int e) { return of_columns[n].v[e % 2 * 2 + 1]; });
                 }
                 uint32_t left[M][4];
@@ -559,9 +577,11 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
 #pragma unroll
                 for (int m = 0; m < M; m++)
 #pragma unroll
-                    for (int i = 0; i < 2 * N; i++)
-                        *reinterpret_cast<uint32_t *>(ds + (16 * (M * warp_id() + m) + 8 * (i % 2) + lane_id() / 4) * S::DS_PITCH + c + i / 2 * 8 +
-                                                      lane_id() % 4 * 2) = pack2(dp[m][i / 2][i % 2 * 2], dp[m][i / 2][i % 2 * 2 + 1]);
+                    for (int i = 0; i < 2 * N; i++) {
+                        const int row = 16 * (M * warp_id() + m) + 8 * (i % 2) + lane_id() / 4, column = c + i / 2 * 8 + lane_id() % 4 * 2;
+                        const float(&pair)[4] = dp[m][i / 2];
+                        *reinterpret_cast<uint32_t *>(ds + row * S::DS_PITCH + column) = pack2(pair[i % 2 * 2], pair[i % 2 * 2 + 1]);
+                    }
         }
         if (more && threadIdx.x < 2 * QUERIES) statistics[(stage ^ 1) * 2 * QUERIES + threadIdx.x] = next_statistic * statistic_factor;
         if (ATOMIC) {
@@ -612,12 +632,13 @@ template <int D, bool DROPPED> static void launch_forward(Tensor out, Tensor lse
     typedef Shape<D> S;
     const unsigned grid = (unsigned)(ceil_div(z.T, ROWS) * z.NH * z.B);
     allow_shared_memory(flash_forward_kernel<D, DROPPED>, S::FORWARD_BYTES);
-    LAUNCH((flash_forward_kernel<D, DROPPED>), grid, 32 * S::FORWARD_WARPS, S::FORWARD_BYTES, cuda_stream(s), (bf16 *)out.data, (float *)lse.data,
-           (const bf16 *)qkv.data, z, section_of(z, z.NH));
+    LAUNCH((flash_forward_kernel<D, DROPPED>), grid, 32 * S::FORWARD_WARPS, S::FORWARD_BYTES, cuda_stream(s), (bf16 *)out.data,
+           (float *)lse.data, (const bf16 *)qkv.data, z, section_of(z, z.NH));
 }
 
 template <int D, bool DROPPED, bool ATOMIC>
-static void launch_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, const FlashSizes &z, Stream *s) {
+static void launch_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, const FlashSizes &z,
+                            Stream *s) {
     typedef Shape<D> S;
     const int64_t tiles = ceil_div(z.T, ROWS) * z.B;
     const size_t bytes = ATOMIC ? S::DKV_ATOMIC_BYTES : S::DKV_BYTES;
@@ -628,8 +649,8 @@ static void launch_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, 
     LAUNCH((flash_dkv_kernel<D, DROPPED, ATOMIC>), (unsigned)(tiles * z.NKV), 32 * S::BACKWARD_WARPS, bytes, cuda_stream(s), grad, dq_sum,
            (const float *)delta.data, (const bf16 *)dout.data, (const float *)lse.data, (const bf16 *)qkv.data, z, section_of(z, z.NKV));
     if constexpr (ATOMIC) {
-        LAUNCH((round_dq_kernel), (unsigned)ceil_div((int64_t)z.B * z.T * z.NH * z.HS / 8, ROUND_BLOCK), ROUND_BLOCK, 0, cuda_stream(s), grad,
-               (const float *)dq_sum, z);
+        const unsigned grid = (unsigned)ceil_div((int64_t)z.B * z.T * z.NH * z.HS / 8, ROUND_BLOCK);
+        LAUNCH((round_dq_kernel), grid, ROUND_BLOCK, 0, cuda_stream(s), grad, (const float *)dq_sum, z);
     } else {
         allow_shared_memory(flash_dq_kernel<D, DROPPED>, S::DQ_BYTES);
         LAUNCH((flash_dq_kernel<D, DROPPED>), (unsigned)(tiles * z.NH), 32 * S::BACKWARD_WARPS, S::DQ_BYTES, cuda_stream(s), grad,
@@ -661,7 +682,8 @@ size_t flash_scratch(int64_t B, int64_t T, int NH, int HS) {
     return cuda_settings.deterministic ? 0 : (size_t)(B * T * NH * HS) * sizeof(float);
 }
 
-void flash_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop, Stream *s) {
+void flash_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop,
+                    Stream *s) {
     const FlashSizes z = flash_sizes(qkv, NH, NKV, drop);
     by_shape(z, [&](auto D, auto dropped) {
         constexpr int SIZE = decltype(D)::value, DROPPED = decltype(dropped)::value;

@@ -9,6 +9,7 @@ int flash_can(int HS);
 size_t flash_scratch(int64_t B, int64_t T, int NH, int HS);
 /* The ops attention_forward and attention_backward. Backward expects delta written. */
 void flash_forward(Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout drop, Stream *s);
-void flash_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop, Stream *s);
+void flash_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop,
+                    Stream *s);
 
 #endif

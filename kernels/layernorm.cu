@@ -1,20 +1,21 @@
-/* layernorm.cu: layer normalisation (Ba et al. 2016), alone and fused with the residual add before it. A row stays in the registers of a warp
-   (up to 768 channels) or of a block, so that each tensor crosses the memory bus once. */
+/* layernorm.cu: layer normalisation (Ba et al. 2016), alone and fused with the residual add before it. A row stays in the registers of a
+   warp (up to 768 channels) or of a block, so that each tensor crosses the memory bus once. */
 #include "packs.cuh"
 
 #include <assert.h>
 
 /* How rows lie in registers: THREADS threads share a row, each has PACKS packs of it, and neighbours have neighbouring packs. What a thread
    has of a row is element p, k: pack p * THREADS + thread, place k. */
-template <class P, int K_, int THREADS_> struct RowLayout {
-    typedef P Pack;
-    typedef typename P::Element T;
+template <class P_, int K_, int THREADS_> struct RowLayout {
+    typedef P_ P;
+    typedef ElementOf<P> T;
     static constexpr int K = K_, THREADS = THREADS_, PACKS = K / P::N;
     static constexpr int BLOCK = THREADS == 32 ? 128 : THREADS, ROWS = BLOCK / THREADS;
     /* Blocks that share a multiprocessor and its 65536 registers, by the registers a thread wants; in warps, a multiple of four.
        Forward holds a few values an element, backward also the sums for dw and db. */
     static constexpr int resident(int registers) { return 65536 / registers < BLOCK ? 1 : 65536 / registers / 128 * 128 / BLOCK; }
-    static constexpr int FORWARD_BLOCKS = resident(16 + K * (1 + (int)sizeof(T))), BACKWARD_BLOCKS = resident(48 + K * (2 + (int)sizeof(T)));
+    static constexpr int FORWARD_BLOCKS = resident(16 + K * (1 + (int)sizeof(T)));
+    static constexpr int BACKWARD_BLOCKS = resident(48 + K * (2 + (int)sizeof(T)));
     static constexpr int PARTIAL = 2 * K * THREADS;   /* floats of a block's sums */
 
     static __device__ __forceinline__ int thread() { return threadIdx.x % THREADS; }
@@ -42,16 +43,16 @@ template <class F> void by_row_layout(DType dtype, int64_t C, int aligned, F f) 
 }
 
 /* This thread's part of row[C]; zeros beyond its end, or everywhere if row is NULL. */
-template <class L> __device__ __forceinline__ void load_row(typename L::Pack (&part)[L::PACKS], const typename L::T *row, int C) {
+template <class L> __device__ __forceinline__ void load_row(typename L::P (&part)[L::PACKS], const typename L::T *row, int C) {
     #pragma unroll
     for (int p = 0; p < L::PACKS; p++)
-        part[p] = row && L::column(p) < C ? load_pack_stream<typename L::Pack>(row + L::column(p)) : typename L::Pack();
+        part[p] = row && L::column(p) < C ? load_pack_stream<typename L::P>(row + L::column(p)) : typename L::P();
 }
 /* The same of weights, which every row reads again. */
-template <class L> __device__ __forceinline__ void load_weights(typename L::Pack (&part)[L::PACKS], const typename L::T *w, int C) {
+template <class L> __device__ __forceinline__ void load_weights(typename L::P (&part)[L::PACKS], const typename L::T *w, int C) {
     #pragma unroll
     for (int p = 0; p < L::PACKS; p++)
-        part[p] = w && L::column(p) < C ? load_pack<typename L::Pack>(w + L::column(p)) : typename L::Pack();
+        part[p] = w && L::column(p) < C ? load_pack<typename L::P>(w + L::column(p)) : typename L::P();
 }
 
 /* Sums over the threads of a row, for each of them; the order of additions is fixed. */
@@ -89,9 +90,9 @@ template <class T> struct NormForward {
 };
 
 /* x += dropout(delta), rounded as it is stored. */
-template <class L, NormInput INPUT> __device__ __forceinline__ void add_delta(typename L::Pack (&x)[L::PACKS], const NormForward<typename L::T> &a,
-                                                                            int64_t row) {
-    typedef typename L::Pack P;
+template <class L, NormInput INPUT> __device__ __forceinline__ void
+add_delta(typename L::P (&x)[L::PACKS], const NormForward<typename L::T> &a, int64_t row) {
+    typedef typename L::P P;
     P delta[L::PACKS];
     load_row<L>(delta, a.delta + row * a.C, a.C);
     DropoutKey key = {};
@@ -111,19 +112,21 @@ template <class L, NormInput INPUT> __device__ __forceinline__ void add_delta(ty
     }
 }
 
-/* mean and 1/sqrt(variance + eps) of a row. The second pass also sums the distances from the first mean, which would be zero but for rounding,
-   and corrects both by them (Chan, Golub and LeVeque 1983). The products are fused by hand: no compiler may choose otherwise in another kernel. */
-template <class L> __device__ __forceinline__ void row_statistics(float &mean, float &rstd, const typename L::Pack (&x)[L::PACKS], int C, float eps) {
+/* mean and 1/sqrt(variance + eps) of a row. The second pass also sums the distances from the first mean, which would be zero but for
+   rounding, and corrects both by them (Chan, Golub and LeVeque 1983). The products are fused by hand: no compiler may choose otherwise in
+   another kernel. */
+template <class L> __device__ __forceinline__ void
+row_statistics(float &mean, float &rstd, const typename L::P (&x)[L::PACKS], int C, float eps) {
     float sum = 0, distances = 0, squares = 0;
     #pragma unroll
     for (int p = 0; p < L::PACKS; p++)
-        for (int k = 0; k < L::Pack::N; k++) sum += element(x[p], k);
+        for (int k = 0; k < L::P::N; k++) sum += element(x[p], k);
     const float rough = row_sum<L>(sum) / (float)C;
     #pragma unroll
     for (int p = 0; p < L::PACKS; p++) {
         if (L::column(p) >= C) continue;   /* those zeros are no data */
         #pragma unroll
-        for (int k = 0; k < L::Pack::N; k++) {
+        for (int k = 0; k < L::P::N; k++) {
             const float distance = element(x[p], k) - rough;
             distances += distance;
             squares = fmaf(distance, distance, squares);
@@ -135,8 +138,9 @@ template <class L> __device__ __forceinline__ void row_statistics(float &mean, f
     rstd = 1.0f / sqrtf(fmaf(-correction, correction, squares / (float)C) + eps);
 }
 
-template <class L, NormInput INPUT> __global__ void __launch_bounds__(L::BLOCK, L::FORWARD_BLOCKS) norm_forward_kernel(NormForward<typename L::T> a) {
-    typedef typename L::Pack P;
+template <class L, NormInput INPUT> __global__ void __launch_bounds__(L::BLOCK, L::FORWARD_BLOCKS)
+norm_forward_kernel(NormForward<typename L::T> a) {
+    typedef typename L::P P;
     const int64_t row = (int64_t)blockIdx.x * L::ROWS + L::row();
     if (row >= a.N) return;   /* only where a warp has a row of its own: no barriers follow */
     P x[L::PACKS], w[L::PACKS], b[L::PACKS];
@@ -163,8 +167,8 @@ static void norm_forward(Tensor residual, Tensor out, Tensor mean, Tensor rstd, 
     by_row_layout(x.dtype, C, rows_aligned(x.dtype, C, residual, out, x, delta, w, b), [&](auto layout) {
         typedef decltype(layout) L;
         typedef typename L::T T;
-        const NormForward<T> a = {(T *)residual.data, (T *)out.data, (float *)mean.data, (float *)rstd.data, (const T *)x.data, (const T *)delta.data,
-                                  (const T *)w.data, (const T *)b.data, eps, drop, N, tensor_numel(x) / x.shape[0], (int)C};
+        const NormForward<T> a = {(T *)residual.data, (T *)out.data, (float *)mean.data, (float *)rstd.data, (const T *)x.data, (const T
+                                  *)delta.data, (const T *)w.data, (const T *)b.data, eps, drop, N, tensor_numel(x) / x.shape[0], (int)C};
         const unsigned grid = (unsigned)ceil_div(N, L::ROWS);
         if (!delta.data) LAUNCH((norm_forward_kernel<L, INPUT_X>), grid, L::BLOCK, 0, cuda_stream(s), a);
         else if (drop.p == 0) LAUNCH((norm_forward_kernel<L, INPUT_SUM>), grid, L::BLOCK, 0, cuda_stream(s), a);
@@ -176,7 +180,8 @@ void cuda_layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tens
     norm_forward(no_tensor(), out, mean, rstd, x, no_tensor(), w, b, eps, Dropout(), s);
 }
 
-/* out, mean and rstd are, bit for bit, those of cuda_layernorm_forward of the residual: the model relies on it where it computes them again. */
+/* out, mean and rstd are, bit for bit, those of cuda_layernorm_forward of the residual: the model relies on it where it computes them
+   again. */
 void cuda_residual_layernorm_forward(Tensor residual, Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor delta, Tensor w, Tensor b,
                                      float eps, Dropout drop, Stream *s) {
     norm_forward(residual, out, mean, rstd, x, delta, w, b, eps, drop, s);
@@ -221,7 +226,7 @@ template <class L> __device__ __forceinline__ void store_partial(float *partial,
 /* With xhat = (x - mean) rstd and g = dout w:  dx = rstd (g - mean(g) - xhat mean(g xhat)),  dw = sum dout xhat,  db = sum dout.
    A thread has the same columns of every row that its block takes, and their w, dw and db in registers. */
 template <class L> __global__ void __launch_bounds__(L::BLOCK, L::BACKWARD_BLOCKS) norm_backward_kernel(NormBackward<typename L::T> a) {
-    typedef typename L::Pack P;
+    typedef typename L::P P;
     float dw[L::K] = {}, db[L::K] = {};
     P w[L::PACKS];
     load_weights<L>(w, a.w, a.C);
@@ -260,20 +265,21 @@ template <class L> __global__ void __launch_bounds__(L::BLOCK, L::BACKWARD_BLOCK
     store_partial<L>(a.partial + (int64_t)blockIdx.x * L::PARTIAL, dw, db);
 }
 
-/* dw(C), db(C) (+)= the sum of partial over its blocks. A block of 32 warps adds 32 neighbouring sums: warp g takes blocks g, g + 32, ... */
-__global__ void __launch_bounds__(1024) norm_weights_kernel(float *dw, float *db, const float *partial, int blocks, int K, int threads, int N, int C,
-                                                            int accumulate) {
-    SHARED(float, tile, [32][33]);
-    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, first = blockIdx.x * 32, slots = K * threads;
+/* dw(C), db(C) (+)= partial summed over its blocks. Each block adds 32 neighbouring sums, its warp g those of blocks g, g + warps, ... */
+__global__ void __launch_bounds__(1024)
+norm_weights_kernel(float *dw, float *db, const float *partial, int blocks, int K, int threads, int N, int C, int accumulate) {
+    SHARED(float, sums, [32][32]);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, slots = K * threads, first = blockIdx.x * 32;
     float sum = 0;
-    #pragma unroll 4
-    for (int block = group; block < blocks; block += 32) sum += partial[(int64_t)block * 2 * slots + first + lane];
-    tile[group][lane] = sum;
+    #pragma unroll 8
+    for (int block = warp; block < blocks; block += warps) sum += partial[(int64_t)block * 2 * slots + first + lane];
+    sums[warp][lane] = sum;
     __syncthreads();
-    sum = warp_sum(tile[lane][group]);
-    const int slot = (first + group) % slots, k = slot / threads, column = (k / N * threads + slot % threads) * N + k % N;
-    float *total = first + group < slots ? dw : db;
-    if (lane == 0 && total && column < C) total[column] = accumulate ? total[column] + sum : sum;
+    if (warp > 0) return;
+    for (int other = 1; other < warps; other++) sum += sums[other][lane];
+    const int slot = (first + lane) % slots, k = slot / threads, column = (k / N * threads + slot % threads) * N + k % N;
+    float *total = first < slots ? dw : db;
+    if (total && column < C) total[column] = accumulate ? total[column] + sum : sum;
 }
 
 /* The same bits on every run: partial sums of the blocks, added in the order of the blocks by a second launch. */
@@ -287,10 +293,11 @@ void cuda_layernorm_backward(Tensor dx, Tensor dw, Tensor db, Tensor dout, Tenso
         const int64_t wanted = ceil_div(N, L::ROWS), fit = resident < room ? resident : room;
         const int blocks = (int)(wanted < fit ? wanted : fit);
         float *partial = reduction_scratch((size_t)blocks * L::PARTIAL);
-        const NormBackward<T> a = {(T *)dx.data, partial, (const T *)dout.data, (const T *)x.data, (const T *)w.data, (const float *)mean.data,
-                                   (const float *)rstd.data, N, (int)C, add_dx};
+        const NormBackward<T> a = {(T *)dx.data, partial, (const T *)dout.data, (const T *)x.data, (const T *)w.data,
+                                   (const float *)mean.data, (const float *)rstd.data, N, (int)C, add_dx};
         LAUNCH((norm_backward_kernel<L>), blocks, L::BLOCK, 0, cuda_stream(s), a);
-        LAUNCH(norm_weights_kernel, L::PARTIAL / 32, 1024, 0, cuda_stream(s), (float *)dw.data, (float *)db.data, partial, blocks, L::K, L::THREADS,
-               L::Pack::N, (int)C, accumulate);
+        const int warps = blocks >= 4 * 32 ? 32 : (int)ceil_div(blocks, 4);
+        LAUNCH(norm_weights_kernel, L::PARTIAL / 32, 32 * warps, 0, cuda_stream(s), (float *)dw.data, (float *)db.data, partial, blocks,
+               L::K, L::THREADS, L::P::N, (int)C, accumulate);
     });
 }

@@ -9,9 +9,13 @@ static const Shape shapes[] = {{1, 1, 1}, {2, 3, 37}, {5, 13, 192}, {1, 2, 3000}
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 /* Around the widths at which the CUDA kernels lay rows out in another way, and with more rows than they take at once. */
-static const Shape tiled[] = {{1, 9, 256}, {3, 3, 264}, {1, 150, 512}, {2, 75, 768}, {2, 3, 776}, {1, 3, 1023}, {1, 3, 1024}, {1, 3, 1028}, {1, 70, 1280},
-    {1, 3, 1536}, {2, 25, 1600}, {1, 2, 2056}, {1, 50, 4096}, {1, 2, 4104}, {1, 15, 8192}, {1, 2, 8200}, {1, 15, 16384}, {1, 15, 16383}};
+static const Shape tiled[] = {{1, 9, 256}, {3, 3, 264}, {1, 150, 512}, {2, 75, 768}, {2, 3, 776}, {1, 3, 1023}, {1, 3, 1024},
+    {1, 3, 1028}, {1, 70, 1280}, {1, 3, 1536}, {2, 25, 1600}, {1, 2, 2056}, {1, 50, 4096}, {1, 2, 4104}, {1, 15, 8192},
+    {1, 2, 8200}, {1, 15, 16384}, {1, 9, 16383}};
 enum { TILED = sizeof tiled / sizeof *tiled };
+
+/* For sums over a row: plain fp32 sums of so many terms, as of a CPU body that is compiled without vectors, are off by a little more. */
+static double row_slack(int C) { return C > 4096 ? 4 : 1; }
 
 static double *numbers(int64_t n) { return malloc((size_t)n * sizeof(double)); }
 
@@ -83,7 +87,7 @@ static void check_forward_shape(const Backend *b, DType dtype, Shape z, double s
 static void check_forward(const Backend *b, DType dtype) {
     for (int i = 0; i < SHAPES; i++)
         for (int bias = 0; bias < 2; bias++) check_forward_shape(b, dtype, shapes[i], 1, 0, 1, bias);
-    for (int i = 0; i < TILED; i++) check_forward_shape(b, dtype, tiled[i], 1, 0.5, 1, i % 2);
+    for (int i = 0; i < TILED; i++) check_forward_shape(b, dtype, tiled[i], 1, 0.5, row_slack(tiled[i].C), i % 2);
 }
 
 /* Where the mean is 1000 standard deviations, its own rounding to fp32 (2^-24 of it) shows in the output 1000 times enlarged:
@@ -121,9 +125,9 @@ static void check_residual_case(const Backend *b, DType dtype, Shape z, float p,
     expect_close("residual_layernorm_forward residual", b, residual, sum, 1);
     double *stored = test_values(b, residual);
     reference_forward(N, C, expected, mean, rstd, stored, w, bias);
-    expect_close("residual_layernorm_forward", b, out, expected, 1);
+    expect_close("residual_layernorm_forward", b, out, expected, row_slack(C));
     expect_mean(b, d_mean, mean, rstd);
-    expect_close("residual_layernorm_forward rstd", b, d_rstd, rstd, 1);
+    expect_close("residual_layernorm_forward rstd", b, d_rstd, rstd, row_slack(C));
     test_free(b, d_x); test_free(b, d_delta); test_free(b, d_w); test_free(b, d_bias); test_free(b, residual); test_free(b, out);
     test_free(b, d_mean); test_free(b, d_rstd); b->release(d_step);
     free(x); free(delta); free(w); free(bias); free(sum); free(expected); free(mean); free(rstd); free(stored);
@@ -151,7 +155,8 @@ static void check_again(const Backend *b, DType dtype, Shape z, float p) {
     StepState step = {.seed = 99, .sample = 1, .step = 4};
     StepState *d_step = b->alloc(sizeof step);
     b->upload(d_step, &step, sizeof step, NULL);
-    double *x = shifted_values(n, 1, 0.7, dtype), *delta = random_values(n, 1, dtype), *w = random_values(z.C, 1, dtype), *bias = random_values(z.C, 1, dtype);
+    double *x = shifted_values(n, 1, 0.7, dtype), *delta = random_values(n, 1, dtype), *w = random_values(z.C, 1, dtype),
+        *bias = random_values(z.C, 1, dtype);
     Tensor d_x = test_tensor(b, dtype, x, 3, z.B, z.T, z.C, 0), d_delta = test_tensor(b, dtype, delta, 3, z.B, z.T, z.C, 0);
     Tensor d_w = test_tensor(b, dtype, w, 1, z.C, 0, 0, 0), d_bias = test_tensor(b, dtype, bias, 1, z.C, 0, 0, 0);
     Tensor residual = test_tensor(b, dtype, NULL, 3, z.B, z.T, z.C, 0), out[2], mean[2], rstd[2];
@@ -188,10 +193,12 @@ static Tensor misaligned(const Backend *b, DType dtype, const double *x, Shape z
 static void check_misaligned(const Backend *b, DType dtype) {
     Shape z = {2, 3, 64};
     int N = z.B * z.T, C = z.C;
-    double *x = random_values(N * C, 1, dtype), *w = random_values(C, 1, dtype), *out = numbers(N * C), *mean = numbers(N), *rstd = numbers(N);
+    double *x = random_values(N * C, 1, dtype), *w = random_values(C, 1, dtype), *out = numbers(N * C), *mean = numbers(N),
+        *rstd = numbers(N);
     double *dx = calloc((size_t)(N * C), sizeof *dx), *dw = calloc((size_t)C, sizeof *dw), *db = calloc((size_t)C, sizeof *db);
     Tensor whole[3], d_x = misaligned(b, dtype, x, z, &whole[0]), d_out = misaligned(b, dtype, NULL, z, &whole[1]);
-    Tensor d_dx = misaligned(b, dtype, NULL, z, &whole[2]), d_w = test_tensor(b, dtype, w, 1, C, 0, 0, 0), d_dw = test_tensor(b, F32, NULL, 1, C, 0, 0, 0);
+    Tensor d_dx = misaligned(b, dtype, NULL, z, &whole[2]), d_w = test_tensor(b, dtype, w, 1, C, 0, 0, 0);
+    Tensor d_dw = test_tensor(b, F32, NULL, 1, C, 0, 0, 0);
     Tensor d_mean = test_tensor(b, F32, NULL, 2, z.B, z.T, 0, 0), d_rstd = test_tensor(b, F32, NULL, 2, z.B, z.T, 0, 0);
     reference_forward(N, C, out, mean, rstd, x, w, NULL);
     reference_backward(N, C, dx, dw, db, x, x, w);
@@ -230,7 +237,7 @@ static void check_backward_case(const Backend *b, DType dtype, Shape z, int add_
     if (!accumulate) memset(dw, 0, (size_t)C * sizeof *dw), memset(db, 0, (size_t)C * sizeof *db);
     reference_backward(N, C, dx, dw, db, dout, x, w);
     b->op.layernorm_backward(d_dx, d_dw, d_db, d_dout, d_x, d_w, mean, rstd, add_dx, accumulate, NULL);
-    expect_close("layernorm_backward dx", b, d_dx, dx, 1);
+    expect_close("layernorm_backward dx", b, d_dx, dx, row_slack(C));
     expect_close("layernorm_backward dw", b, d_dw, dw, 4);
     if (has_bias) expect_close("layernorm_backward db", b, d_db, db, 4);
     test_free(b, d_x); test_free(b, d_w); test_free(b, d_dout); test_free(b, d_dx); test_free(b, d_dw); test_free(b, d_db);

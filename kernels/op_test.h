@@ -125,10 +125,12 @@ static inline double *finite_difference(void (*f)(double *out, void *context), v
     return gradient;
 }
 
-/* Runs test(backend, dtype) on every backend present, in F32 and BF16. */
+/* Runs test(backend, dtype) on every backend present, in F32 and BF16; if the environment names one in TEST_BACKENDS, on that one only. */
 static inline void on_every_backend(void (*test)(const Backend *b, DType dtype)) {
     const char *names[] = {"cpu", "emu", "cuda"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *wanted = getenv("TEST_BACKENDS");
+        if (wanted && strcmp(wanted, names[i])) continue;
         const Backend *b = backend_find(names[i]);
         if (!b) continue;
         test(b, F32);

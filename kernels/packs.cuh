@@ -6,8 +6,8 @@
 
 #include <type_traits>
 
-/* 128 bits of T as they come from memory. Elements are taken out where they are used and not before: a thread that loads many packs and then
-   looks at them has all of the loads under way at once. Vec<T>() is zeros. */
+/* 128 bits of T as they come from memory. Elements are taken out where they are used and not before: a thread that loads many packs and
+   then looks at them has all of the loads under way at once. Vec<T>() is zeros. */
 template <class T> struct Vec {
     typedef T Element;
     static constexpr int N = 16 / sizeof(T);
@@ -20,14 +20,16 @@ template <class T> struct Single {
     T value;
 };
 
+template <class P> using ElementOf = typename P::Element;
+
 /* P::N elements from p on, P a Vec or a Single. The _stream forms are for data that is not soon used again. */
-template <class P> __device__ __forceinline__ P load_pack(const typename P::Element *p) {
+template <class P> __device__ __forceinline__ P load_pack(const ElementOf<P> *p) {
     P pack;
     if constexpr (P::N == 1) pack.value = *p;
     else memcpy(pack.words, ld128(reinterpret_cast<const uint32_t *>(p)).v, 16);
     return pack;
 }
-template <class P> __device__ __forceinline__ P load_pack_stream(const typename P::Element *p) {
+template <class P> __device__ __forceinline__ P load_pack_stream(const ElementOf<P> *p) {
     P pack;
     if constexpr (P::N == 1) pack.value = *p;
     else memcpy(pack.words, ld128_stream(reinterpret_cast<const uint32_t *>(p)).v, 16);
@@ -43,7 +45,7 @@ template <class T> __device__ __forceinline__ float element(const Single<T> &pac
 /* The pack of these values, rounded. */
 template <class P> __device__ __forceinline__ P pack_floats(const float (&v)[P::N]) {
     P pack;
-    if constexpr (P::N == 1) pack.value = from_float<typename P::Element>(v[0]);
+    if constexpr (P::N == 1) pack.value = from_float<ElementOf<P>>(v[0]);
     else if constexpr (P::N == 4) memcpy(pack.words, v, 16);
     else
         for (int i = 0; i < 4; i++) {
@@ -53,11 +55,11 @@ template <class P> __device__ __forceinline__ P pack_floats(const float (&v)[P::
     return pack;
 }
 
-template <class P> __device__ __forceinline__ void store_pack(typename P::Element *p, const P &pack) {
+template <class P> __device__ __forceinline__ void store_pack(ElementOf<P> *p, const P &pack) {
     if constexpr (P::N == 1) *p = pack.value;
     else st128(reinterpret_cast<uint32_t *>(p), Pack<uint32_t>{{pack.words[0], pack.words[1], pack.words[2], pack.words[3]}});
 }
-template <class P> __device__ __forceinline__ void store_pack_stream(typename P::Element *p, const P &pack) {
+template <class P> __device__ __forceinline__ void store_pack_stream(ElementOf<P> *p, const P &pack) {
     if constexpr (P::N == 1) *p = pack.value;
     else st128_stream(reinterpret_cast<uint32_t *>(p), Pack<uint32_t>{{pack.words[0], pack.words[1], pack.words[2], pack.words[3]}});
 }

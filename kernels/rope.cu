@@ -21,8 +21,8 @@ __device__ __forceinline__ void turn(float &a, float &b, float cosine, float sin
     b = fmaf(was, sine, b * cosine);
 }
 
-/* For heads whose halves are whole packs. A thread takes the same pack of both halves of HEADS neighbouring heads: with either layout these are
-   N pairs a head, and all of these heads turn by the same 2N numbers. */
+/* For heads whose halves are whole packs. A thread takes the same pack of both halves of HEADS neighbouring heads: with either layout these
+   are N pairs a head, and all of these heads turn by the same 2N numbers. */
 template <class E, RopeLayout LAYOUT> __global__ void __launch_bounds__(BLOCK, 5) rope_packs_kernel(RopeArguments<E> a) {
     typedef Vec<E> P;
     constexpr int N = P::N;
@@ -39,7 +39,9 @@ template <class E, RopeLayout LAYOUT> __global__ void __launch_bounds__(BLOCK, 5
     for (int h = 0; h < HEADS; h++)
         if (first + h < a.touched) low[h] = load_pack<P>(head + h * a.HS), high[h] = load_pack<P>(head + h * a.HS + half);
     #pragma unroll
-    for (int i = 0; i < 2 * N / 4; i++) turns[i] = load_pack<Vec<float>>(rotation + 4 * i + (LAYOUT == ROPE_HALF || 4 * i < N ? 0 : half - N));
+
+        for (int i = 0; i < 2 * N / 4; i++)
+        turns[i] = load_pack<Vec<float>>(rotation + 4 * i + (LAYOUT == ROPE_HALF || 4 * i < N ? 0 : half - N));
     #pragma unroll
     for (int h = 0; h < HEADS; h++) {
         if (first + h >= a.touched) continue;
@@ -98,7 +100,8 @@ static void rope(Tensor qkv, Tensor bias, Tensor rotations, int NH, int NKV, Rop
     by_dtype(qkv.dtype, [&](auto zero) {
         typedef decltype(zero) E;
         const float *from_t0 = (const float *)rotations.data + (int64_t)t0 * HS;
-        const RopeArguments<E> a = {(E *)qkv.data, (const E *)bias.data, from_t0, rows, T, HS, heads, NH + NKV, bias.data ? heads : NH + NKV, direction};
+        const RopeArguments<E> a = {(E *)qkv.data, (const E *)bias.data, from_t0, rows, T, HS, heads, NH + NKV,
+                                    bias.data ? heads : NH + NKV, direction};
         const int aligned = rows_aligned(qkv.dtype, HS / 2, qkv, bias, rotations);
         if (layout == ROPE_HALF) launch_rope<E, ROPE_HALF>(a, aligned, s);
         else launch_rope<E, ROPE_INTERLEAVED>(a, aligned, s);

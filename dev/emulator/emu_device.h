@@ -1,5 +1,5 @@
-/* emu_device.h: what threads do together: barriers, shuffles, votes, atomics, asynchronous copies and tensor-core products. A warp operation is
-   a meeting: each lane posts its operands and waits; the last to come computes for all. */
+/* emu_device.h: what threads do together: barriers, shuffles, votes, atomics, asynchronous copies and tensor-core products. A warp
+   operation is a meeting: each lane posts its operands and waits; the last to come computes for all. */
 #ifndef EMU_DEVICE_H
 #define EMU_DEVICE_H
 
@@ -8,8 +8,8 @@
 namespace emu {
 
 enum Op : uint8_t {
-    SYNCTHREADS, SYNCTHREADS_OR, SYNCTHREADS_AND, SYNCTHREADS_COUNT, SYNCWARP, SHUFFLE, SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_XOR, BALLOT, ANY, ALL,
-    REDUCE_ADD, REDUCE_MAX, REDUCE_OR, LDMATRIX, MMA
+    SYNCTHREADS, SYNCTHREADS_OR, SYNCTHREADS_AND, SYNCTHREADS_COUNT, SYNCWARP, SHUFFLE, SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_XOR,
+    BALLOT, ANY, ALL, REDUCE_ADD, REDUCE_MAX, REDUCE_OR, LDMATRIX, MMA
 };
 int block_barrier(Op op, int predicate, Site site);
 void warp_barrier(unsigned mask, Site site);
@@ -25,7 +25,7 @@ void note_access(const void *p, size_t size, Access kind);
 
 }   // namespace emu
 
-/* ---- barriers --------------------------------------------------------------------------------------------------------------------- */
+/* ---- barriers ------------------------------------------------------------------------------------------------------------------------ */
 
 inline void __syncthreads(EMU_SITE) { emu::block_barrier(emu::SYNCTHREADS, 0, site); }
 inline int __syncthreads_or(int p, EMU_SITE) { return emu::block_barrier(emu::SYNCTHREADS_OR, p, site); }
@@ -36,7 +36,7 @@ inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() {}
 [[noreturn]] inline void __trap() { emu::fail("the kernel trapped"); }
 
-/* ---- shuffles: within groups of `width` lanes; a source outside the group gives the lane its own value ------------------------------ */
+/* ---- shuffles: within groups of `width` lanes; a source outside the group gives the lane its own value ------------------------------- */
 
 template <class T> inline T __shfl_sync(unsigned mask, T v, int source, int width = 32, EMU_SITE) {
     T out = v;
@@ -88,15 +88,23 @@ template <class T, class F> inline T atomic_update(T *p, F update) {
 }
 template <class T> struct Same { typedef T type; };   /* a second argument that is converted to the first's type */
 }   // namespace emu
-template <class T> inline T atomicAdd(T *p, typename emu::Same<T>::type v) { return emu::atomic_update(p, [v](T old) { return T(old + v); }); }
-template <class T> inline T atomicMax(T *p, typename emu::Same<T>::type v) { return emu::atomic_update(p, [v](T old) { return old > v ? old : v; }); }
-template <class T> inline T atomicMin(T *p, typename emu::Same<T>::type v) { return emu::atomic_update(p, [v](T old) { return old < v ? old : v; }); }
-template <class T> inline T atomicExch(T *p, typename emu::Same<T>::type v) { return emu::atomic_update(p, [v](T) { return v; }); }
+template <class T> inline T atomicAdd(T *p, typename emu::Same<T>::type v) {
+    return emu::atomic_update(p, [v](T old) { return T(old + v); });
+}
+template <class T> inline T atomicMax(T *p, typename emu::Same<T>::type v) {
+    return emu::atomic_update(p, [v](T old) { return old > v ? old : v; });
+}
+template <class T> inline T atomicMin(T *p, typename emu::Same<T>::type v) {
+    return emu::atomic_update(p, [v](T old) { return old < v ? old : v; });
+}
+template <class T> inline T atomicExch(T *p, typename emu::Same<T>::type v) {
+    return emu::atomic_update(p, [v](T) { return v; });
+}
 template <class T> inline T atomicCAS(T *p, typename emu::Same<T>::type expected, typename emu::Same<T>::type v) {
     return emu::atomic_update(p, [expected, v](T old) { return old == expected ? v : old; });
 }
 
-/* ---- the twins of cu.h's PTX wrappers, which say what each does ------------------------------------------------------------------------- */
+/* ---- the twins of cu.h's PTX wrappers, which say what each does ---------------------------------------------------------------------- */
 
 /* The copy takes place in the wait; until then the destination holds NaN, so that a missing wait shows. */
 void cp_async16(void *shared, const void *global);

@@ -1,4 +1,5 @@
-/* emu_engine.h: what device code sees of the engine: which thread runs, its shared memory, and how a kernel is launched. engine.cpp runs it. */
+/* emu_engine.h: what device code sees of the engine: which thread runs, its shared memory, and how a kernel is launched. engine.cpp runs
+   it. */
 #ifndef EMU_ENGINE_H
 #define EMU_ENGINE_H
 
@@ -25,7 +26,7 @@ struct Block {
 extern __thread Thread *thread;
 extern __thread Block *block;
 
-/* ---- launches --------------------------------------------------------------------------------------------------------------------- */
+/* ---- launches ------------------------------------------------------------------------------------------------------------------------ */
 
 struct Stream;
 struct Launch {
@@ -75,10 +76,11 @@ template <class F, class... A> void launch(const Launch &launch, Stream *stream,
     static_assert((sizeof(A) + ... + 0) <= 4096, "a kernel takes at most 4 KB of arguments");
     check_launch(launch);
     auto call = [=] { kernel(arguments...); };
-    submit(stream, [launch, call]() mutable { run_grid(launch, [](void *c) { (*static_cast<decltype(call) *>(c))(); }, &call, sizeof call); });
+    auto run = [](void *c) { (*static_cast<decltype(call) *>(c))(); };
+    submit(stream, [=]() mutable { run_grid(launch, run, &call, sizeof call); });
 }
 
-/* ---- shared memory: fresh memory holds NaN, and red zones lie between the variables --------------------------------------------------- */
+/* ---- shared memory: fresh memory holds NaN, and red zones lie between the variables -------------------------------------------------- */
 
 /* The block's static variable of this key, made on first use. */
 void *static_shared(const void *key, size_t bytes);

@@ -1,4 +1,5 @@
-/* emu_runtime.h: stand-ins for the CUDA runtime's calls, as many as kernels/ uses. Work is done at once; a stream under capture notes it. */
+/* emu_runtime.h: stand-ins for the CUDA runtime's calls, as many as kernels/ uses. Work is done at once; a stream under capture notes
+   it. */
 #ifndef EMU_RUNTIME_H
 #define EMU_RUNTIME_H
 

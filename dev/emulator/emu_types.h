@@ -13,7 +13,7 @@ namespace emu {
 [[noreturn]] void fail(const char *message);
 }
 
-/* ---- vectors ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- vectors ------------------------------------------------------------------------------------------------------------------------- */
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 {
@@ -34,7 +34,7 @@ EMU_VECTORS(double, double)
 EMU_VECTORS(long long, longlong)
 EMU_VECTORS(unsigned long long, ulonglong)
 
-/* ---- bf16 ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- bf16 ---------------------------------------------------------------------------------------------------------------------------- */
 
 struct __nv_bfloat16 {
     uint16_t bits;
@@ -75,7 +75,7 @@ EMU_BF16_ARITHMETIC(sub, -)
 EMU_BF16_ARITHMETIC(mul, *)
 inline __nv_bfloat16 __hfma(__nv_bfloat16 a, __nv_bfloat16 b, __nv_bfloat16 c) { return __nv_bfloat16(fmaf(float(a), float(b), float(c))); }
 
-/* ---- arithmetic ------------------------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic ---------------------------------------------------------------------------------------------------------------------- */
 
 /* Macros: glibc declares functions of these names but does not export them. */
 #define __expf(x) expf(x)
@@ -118,7 +118,7 @@ template <class A, class B> inline std::common_type_t<A, B> min(A a, B b) {
     return C(b) < C(a) ? C(b) : C(a);
 }
 
-/* ---- loads and stores with a cache hint --------------------------------------------------------------------------------------------- */
+/* ---- loads and stores with a cache hint ---------------------------------------------------------------------------------------------- */
 
 template <class T> inline T *check_aligned(T *p) {
     if (reinterpret_cast<uintptr_t>(p) % alignof(T)) emu::fail("misaligned vector access");

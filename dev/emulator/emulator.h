@@ -1,8 +1,8 @@
-/* emulator.h: CUDA kernels on the CPU, for tests of correctness only. kernels/cu.h includes it where the compiler is not nvcc; it says by which rules
-   kernels are written.
+/* emulator.h: CUDA kernels on the CPU, for tests of correctness only. kernels/cu.h includes it where the compiler is not nvcc; it says
+   by which rules kernels are written.
 
-   An OS thread runs one block at a time; every CUDA thread is a fiber; the blocks of a grid are spread over the OpenMP threads. The README beside
-   this file says what is checked, how, and what escapes. Environment:
+   An OS thread runs one block at a time; every CUDA thread is a fiber; the blocks of a grid are spread over the OpenMP threads. The
+   README beside this file says what is checked, how, and what escapes. Environment:
    EMU_ORDER=fwd|rev|rand:SEED|prio:SEED   the order of threads and blocks; prio gives warps random priorities, which starves the others
    EMU_LAZY=1                              work is done when the host waits for it, and not before
    EMU_LAX=1                               lanes that have returned may be missing at barriers and warp operations */
@@ -14,7 +14,7 @@
 #include "emu_device.h"
 #include "emu_runtime.h"
 
-/* ---- keywords: after every header of the system, which use some of these names ---------------------------------------------------- */
+/* ---- keywords: after every header of the system, which use some of these names ------------------------------------------------------- */
 
 #define __global__
 #define __device__

@@ -1,6 +1,7 @@
 /* engine.cpp: runs a grid: fibers, their stacks and switches, and whose turn it is. */
 #include "engine.h"
 
+#include <link.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #ifdef _OPENMP
@@ -26,15 +27,20 @@ static Config configuration() {
 }
 const Config config = configuration();
 
-/* ---- errors ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors -------------------------------------------------------------------------------------------------------------------------- */
 
 static bool waits_alike(const Fiber &a, const Fiber &b) {
     if (a.state != b.state) return false;
     return (a.state != AT_BARRIER && a.state != AT_WARP) || (a.site.line == b.site.line && a.op == b.op && a.mask == b.mask);
 }
-/* Who waits where, in runs of threads. */
+/* Who waits where, in runs of threads; the first runs are enough. */
 static void print_threads(const RunningBlock *b) {
+    int runs = 0;
     for (int first = 0, next; first < b->threads; first = next) {
+        if (runs++ == 8) {
+            fprintf(stderr, "    ...\n");
+            return;
+        }
         const Fiber &f = b->fibers[first];
         for (next = first + 1; next < b->threads && waits_alike(f, b->fibers[next]);) next++;
         fprintf(stderr, "    threads %4d..%-4d ", first, next - 1);
@@ -49,15 +55,23 @@ void fail(const char *message) {
     if (block) {
         fprintf(stderr, "  kernel %s block (%u,%u,%u)", running()->launch->kernel, block->index.x, block->index.y, block->index.z);
         if (thread)
-            fprintf(stderr, " thread (%u,%u,%u) warp %d lane %d", thread->index.x, thread->index.y, thread->index.z, fiber()->warp, thread->lane);
+            fprintf(stderr, " thread (%u,%u,%u) warp %d lane %d", thread->index.x, thread->index.y, thread->index.z, fiber()->warp,
+                    thread->lane);
         fprintf(stderr, "\n");
         print_threads(running());
     }
     abort();
 }
+static int note_base(dl_phdr_info *info, size_t, void *base) {
+    *static_cast<uintptr_t *>(base) = info->dlpi_addr;
+    return 1;   /* the program comes before its libraries */
+}
 void print_code_address(const char *what, const void *address) {
     char command[200], line[500] = "";
-    snprintf(command, sizeof command, "addr2line -e /proc/%d/exe -C -f -s -p %p 2>/dev/null", getpid(), address);
+    uintptr_t base = 0;
+    dl_iterate_phdr(note_base, &base);
+    snprintf(command, sizeof command, "addr2line -e /proc/%d/exe -C -f -s -p %#lx 2>/dev/null", getpid(),
+             (unsigned long)(uintptr_t(address) - base));
     if (FILE *pipe = popen(command, "r")) {
         if (!fgets(line, sizeof line, pipe)) line[0] = 0;
         pclose(pipe);
@@ -69,7 +83,7 @@ void note_access(const void *p, size_t size, Access kind) {
     if (race_access) race_access(p, size, kind, __builtin_return_address(0));
 }
 
-/* ---- stacks and switches ------------------------------------------------------------------------------------------------------------ */
+/* ---- stacks and switches ------------------------------------------------------------------------------------------------------------- */
 
 static void fiber_main();
 
@@ -98,7 +112,8 @@ static void prepare(Stack *s) {
 #endif
 
 static Stack *new_stack(RunningBlock *b) {
-    char *pages = static_cast<char *>(mmap(nullptr, STACK_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *pages = static_cast<char *>(mmap(nullptr, STACK_BYTES + 4096, PROT_READ | PROT_WRITE, flags, -1, 0));
     if (pages == MAP_FAILED) fail("a fiber's stack cannot be mapped");
     mprotect(pages, 4096, PROT_NONE);
     b->stacks.push_back(std::make_unique<Stack>());
@@ -139,7 +154,8 @@ static void switch_to(Stack *from, Stack *to, bool ended) {
 #if EMU_ASAN
     RunningBlock *b = running();
     const bool to_main = to == &b->main;
-    __sanitizer_start_switch_fiber(ended ? nullptr : &from->fake_stack, to_main ? b->main_low : to->low, to_main ? b->main_bytes : STACK_BYTES);
+    __sanitizer_start_switch_fiber(ended ? nullptr : &from->fake_stack, to_main ? b->main_low : to->low,
+                                   to_main ? b->main_bytes : STACK_BYTES);
 #endif
     (void)ended;
 #ifdef EMU_USE_UCONTEXT
@@ -150,7 +166,7 @@ static void switch_to(Stack *from, Stack *to, bool ended) {
     after_switch(from);
 }
 
-/* ---- whose turn it is ----------------------------------------------------------------------------------------------------------------- */
+/* ---- whose turn it is ---------------------------------------------------------------------------------------------------------------- */
 
 static uint32_t random_number(RunningBlock *b) {   /* xorshift */
     b->random ^= b->random << 13;
@@ -177,8 +193,10 @@ static Fiber *pick() {
     RunningBlock *b = running();
     if (config.order == PRIORITY) return pick_by_priority(b);
     if (b->queue_head == b->queue.size()) return nullptr;
-    if (config.order == RANDOM) std::swap(b->queue[b->queue_head], b->queue[b->queue_head + random_number(b) % (b->queue.size() - b->queue_head)]);
-    Fiber *f = &b->fibers[b->queue[b->queue_head++]];
+    uint16_t *head = &b->queue[b->queue_head];
+    if (config.order == RANDOM) std::swap(*head, head[random_number(b) % (b->queue.size() - b->queue_head)]);
+    Fiber *f = &b->fibers[*head];
+    b->queue_head++;
     if (b->queue_head == b->queue.size()) {
         b->queue.clear();
         b->queue_head = 0;
@@ -218,8 +236,8 @@ static void thread_returned() {
         if ((w.waiting >> lane & 1) && (b->fibers[self->warp * 32 + lane].mask >> self->lane & 1))
             fail("a lane returned while others name it in a warp operation");
 }
-/* What a stack runs: one thread of the block after another, until the next one to run has a stack already. So a kernel without barriers never
-   switches. */
+/* What a stack runs: one thread of the block after another, until the next one to run has a stack already. So a kernel without barriers
+   never switches. */
 static void fiber_main() {
     Stack *stack = fiber()->stack;
     after_switch(stack);
@@ -241,7 +259,7 @@ static void fiber_main() {
     }
 }
 
-/* ---- blocks and grids ------------------------------------------------------------------------------------------------------------------- */
+/* ---- blocks and grids ---------------------------------------------------------------------------------------------------------------- */
 
 RunningBlock::RunningBlock() {
     arena = static_cast<unsigned char *>(mmap(nullptr, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));

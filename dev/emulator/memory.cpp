@@ -1,7 +1,7 @@
-/* memory.cpp: device memory. It is open to kernels and copies only: where host code touches it, as a launcher that reads a StepState would, the
-   program ends as it would on a GPU. Each allocation has pages of its own, ends at their end (but for padding to 256 bytes, which is checked after
-   every launch), and is followed by a page that is never open. An address is not given twice, so that use after release is seen.
-   Under AddressSanitizer the heap's red zones do this better, and the host may look. */
+/* memory.cpp: device memory. It is open to kernels and copies only: where host code touches it, as a launcher that reads a StepState
+   would, the program ends as it would on a GPU. Each allocation has pages of its own, ends at their end (but for padding to 256 bytes,
+   which is checked after every launch), and is followed by a page that is never open. An address is not given twice, so that use after
+   release is seen. Under AddressSanitizer the heap's red zones do this better, and the host may look. */
 #include "emu_runtime.h"
 #include "engine.h"
 
@@ -14,6 +14,7 @@
 namespace emu {
 
 constexpr size_t PAGE = 4096, ALIGNMENT = 256, REGION = size_t(1) << 38;   /* address space, not memory */
+constexpr int UNBACKED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
 struct DeviceMemory {
     char *pages, *memory;   /* memory: what cudaMalloc gave */
@@ -40,7 +41,7 @@ Allocation device_allocation(const void *p) {
     return m && p < m->end() ? Allocation{m->memory, m->bytes} : Allocation{nullptr, 0};
 }
 
-/* ---- who may touch it --------------------------------------------------------------------------------------------------------------- */
+/* ---- who may touch it ---------------------------------------------------------------------------------------------------------------- */
 
 static void open_memory(DeviceMemory *m) {
     if (m->open) return;
@@ -120,7 +121,7 @@ DeviceAccess::~DeviceAccess() {
     close_memory();
 }
 
-/* ---- overruns within the padding ------------------------------------------------------------------------------------------------------ */
+/* ---- overruns within the padding ----------------------------------------------------------------------------------------------------- */
 
 static bool untouched(const char *from, const char *to) {
     for (; from < to; from++)
@@ -137,15 +138,16 @@ static void check_pads(const DeviceMemory &m) {
     fail(message);
 }
 
-/* ---- allocation ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- allocation ---------------------------------------------------------------------------------------------------------------------- */
 
 static DeviceMemory map_pages(size_t bytes) {
     DeviceMemory m;
     m.bytes = bytes;
     const size_t padded = round_up(bytes ? bytes : 1, ALIGNMENT);
     m.page_bytes = round_up(padded, PAGE);
-    if (!region) region = region_next = static_cast<char *>(mmap(nullptr, REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (region == MAP_FAILED || size_t(region + REGION - region_next) < m.page_bytes + PAGE) fail("the emulator is out of address space for device memory");
+    if (!region) region = region_next = static_cast<char *>(mmap(nullptr, REGION, PROT_NONE, UNBACKED, -1, 0));
+    if (region == MAP_FAILED || size_t(region + REGION - region_next) < m.page_bytes + PAGE)
+        fail("the emulator is out of address space for device memory");
     m.pages = region_next;
     m.memory = m.pages + m.page_bytes - padded;
     region_next += m.page_bytes + PAGE;
@@ -192,11 +194,11 @@ cudaError_t cudaFree(void *memory) {
     allocations.erase(found);
     if (race_allocation) race_allocation(memory, m.bytes, false);
     if (EMU_ASAN) free(memory);
-    else mmap(m.pages, m.page_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    else mmap(m.pages, m.page_bytes, PROT_NONE, UNBACKED | MAP_FIXED, -1, 0);
     return cudaSuccess;
 }
 
-/* ---- copies --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- copies -------------------------------------------------------------------------------------------------------------------------- */
 
 /* The allocation of p if all of [p, p + bytes) must be and is device memory; NULL if it must not be and is not. */
 static DeviceMemory *check_side(const void *p, size_t bytes, bool device, bool known, const char *side) {
@@ -205,7 +207,8 @@ static DeviceMemory *check_side(const void *p, size_t bytes, bool device, bool k
     const bool inside = m && c < m->end();
     char message[300];
     if (known && inside != device) {
-        snprintf(message, sizeof message, "the %s of a copy is %s memory, but cudaMemcpyKind says otherwise", side, inside ? "device" : "host");
+        snprintf(message, sizeof message, "the %s of a copy is %s memory, but cudaMemcpyKind says otherwise", side,
+                 inside ? "device" : "host");
         fail(message);
     }
     if (inside && bytes > size_t(m->end() - c)) {

@@ -8,7 +8,7 @@
 
 namespace emu {
 
-/* ---- launches ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- launches ------------------------------------------------------------------------------------------------------------------------ */
 
 static std::map<const void *, size_t> allowed_shared;   /* by kernel: dynamic shared memory beyond 48 KB */
 
@@ -19,7 +19,8 @@ void allow_dynamic_shared(const void *kernel, size_t bytes) {
 static const char *refusal(const Launch &l) {
     const dim3 g = l.grid, b = l.block;
     if (b.x == 0 || b.y == 0 || b.z == 0 || b.z > 64 || uint64_t(b.x) * b.y * b.z > 1024) return "a block has 1 to 1024 threads";
-    if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffff || g.y > 65535 || g.z > 65535) return "a grid has 1 to 2^31-1 by 65535 by 65535 blocks";
+    if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffff || g.y > 65535 || g.z > 65535)
+        return "a grid has 1 to 2^31-1 by 65535 by 65535 blocks";
     if (l.shared_bytes > SHARED_LIMIT) return "a block has at most 227 KB of shared memory";
     const auto allowed = allowed_shared.find(l.address);
     if (l.shared_bytes > STATIC_LIMIT && (allowed == allowed_shared.end() || allowed->second < l.shared_bytes))
@@ -30,12 +31,12 @@ void check_launch(const Launch &l) {
     const char *why = refusal(l);
     if (!why) return;
     char message[400];
-    snprintf(message, sizeof message, "the launch of %s with grid (%u,%u,%u), block (%u,%u,%u) and %zu bytes of shared memory is refused: %s", l.kernel,
-             l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y, l.block.z, l.shared_bytes, why);
+    snprintf(message, sizeof message, "the launch of %s with grid (%u,%u,%u), block (%u,%u,%u) and %zu bytes of shared memory is refused: "
+             "%s", l.kernel, l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y, l.block.z, l.shared_bytes, why);
     fail(message);
 }
 
-/* ---- streams -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------------------------------------------------------------------- */
 
 typedef std::shared_ptr<Work> Task;
 struct Stream {
@@ -130,7 +131,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     return cudaSuccess;
 }
 
-/* ---- graphs: what was submitted, with the arguments of then, to be run as often as wanted ------------------------------------------------ */
+/* ---- graphs: what was submitted, with the arguments of then, to be run as often as wanted -------------------------------------------- */
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, int) {
     if (!stream) fail("the default stream cannot be captured");
@@ -168,7 +169,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
     return cudaSuccess;
 }
 
-/* ---- the device: small, so that loops over the grid are seen to work ---------------------------------------------------------------------- */
+/* ---- the device: small, so that loops over the grid are seen to work ----------------------------------------------------------------- */
 
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char *cudaGetErrorString(cudaError_t) { return "an error of the emulator"; }

@@ -1,5 +1,6 @@
-/* shared.cpp: a block's shared memory. Fresh memory and red zones hold 0xFF bytes, NaN as a number: a value read before it was written, or past
-   the end, spoils what is computed from it, and a write past the end is seen when the block ends (AddressSanitizer sees both at once). */
+/* shared.cpp: a block's shared memory. Fresh memory and red zones hold 0xFF bytes, NaN as a number: a value read before it was written,
+   or past the end, spoils what is computed from it, and a write past the end is seen when the block ends (AddressSanitizer sees both at
+   once). */
 #include "engine.h"
 
 namespace emu {
@@ -33,7 +34,8 @@ static size_t padded(size_t bytes) { return (bytes + 15) / 16 * 16; }
 static void check_total(const RunningBlock *b) {
     const size_t total = b->static_bytes + b->launch->shared_bytes;
     if (total > SHARED_LIMIT) fail("the block's shared memory exceeds 227 KB");
-    if (b->launch->shared_bytes <= STATIC_LIMIT && total > STATIC_LIMIT && b->static_bytes) fail("static and dynamic shared memory together exceed 48 KB");
+    if (b->launch->shared_bytes <= STATIC_LIMIT && total > STATIC_LIMIT && b->static_bytes)
+        fail("static and dynamic shared memory together exceed 48 KB");
 }
 
 void *static_shared(const void *key, size_t bytes) {

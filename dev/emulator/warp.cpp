@@ -11,9 +11,11 @@ const char *op_name(Op op) {
     };
     return names[op];
 }
-static bool same_place(const Fiber &f, Op op, Site site) { return f.op == op && f.site.line == site.line && !strcmp(f.site.file, site.file); }
+static bool same_place(const Fiber &f, Op op, Site site) {
+    return f.op == op && f.site.line == site.line && !strcmp(f.site.file, site.file);
+}
 
-/* ---- the block's barrier ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the block's barrier ------------------------------------------------------------------------------------------------------------- */
 
 static void release(Fiber &f, int result) {
     if (f.state != AT_BARRIER) return;
@@ -52,7 +54,7 @@ int block_barrier(Op op, int predicate, Site site) {
     return self->predicate;
 }
 
-/* ---- meetings of lanes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- meetings of lanes --------------------------------------------------------------------------------------------------------------- */
 
 /* True once every lane of the mask waits with that same mask. */
 static bool all_there(const Warp &w, const Fiber *lanes, unsigned mask) {
@@ -129,13 +131,14 @@ unsigned combine(Op op, unsigned mask, unsigned value, Site site) {
     unsigned mine = value;
     meet(mask, op, &mine, site, [op](Fiber *lanes, unsigned all) {
         unsigned result = op == ALL;
-        for (unsigned m = all; m; m &= m - 1) result = combined(op, result, *static_cast<unsigned *>(lanes[__builtin_ctz(m)].operands), __builtin_ctz(m));
-        for (unsigned m = all; m; m &= m - 1) *static_cast<unsigned *>(lanes[__builtin_ctz(m)].operands) = result;
+        auto value_of = [lanes](int lane) -> unsigned & { return *static_cast<unsigned *>(lanes[lane].operands); };
+        for (unsigned m = all; m; m &= m - 1) result = combined(op, result, value_of(__builtin_ctz(m)), __builtin_ctz(m));
+        for (unsigned m = all; m; m &= m - 1) value_of(__builtin_ctz(m)) = result;
     });
     return mine;
 }
 
-/* ---- tensor cores: the layouts are those in cu.h ------------------------------------------------------------------------------------------ */
+/* ---- tensor cores: the layouts are those in cu.h ------------------------------------------------------------------------------------- */
 
 struct LdmatrixOperands {
     const void *row;
@@ -206,10 +209,11 @@ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
     });
 }
 
-/* ---- asynchronous copies ------------------------------------------------------------------------------------------------------------------ */
+/* ---- asynchronous copies ------------------------------------------------------------------------------------------------------------- */
 
 void cp_async16(void *shared, const void *global) {
-    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16) fail("cp.async: an address is not 16-byte aligned");
+    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16)
+        fail("cp.async: an address is not 16-byte aligned");
     note_access(global, 16, READ);
     note_access(shared, 16, WRITE);
     AsyncCopy copy = {shared, {}, fiber()->copy_group};

@@ -1,0 +1,59 @@
+# Tests that only the emulator can do; the Makefile includes this file. They need a build without SANITIZE.
+EMU_ENGINE   := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out %_standin.cpp,$(wildcard dev/emulator/*.cpp)))
+EMU_WATCH    := $(patsubst %,$(BUILD)/emu/%.o,$(wildcard dev/emulator/race/*.cpp))
+RACE_OBJECTS := $(patsubst $(BUILD)/emu/kernels/%,$(BUILD)/race/kernels/%,$(EMU_OBJECTS)) $(EMU_WATCH)
+OPS_ON_CPU   := $(filter $(BUILD)/kernels/%,$(LIBRARY))
+EMU_TESTED   := attention cross_entropy dropout embedding layernorm matmul optimizer rope
+EMU_TESTS    := $(EMU_TESTED:%=$(BUILD)/kernels/%_test)
+RACE_TESTS   := $(EMU_TESTED:%=$(BUILD)/race/kernels/%_test)
+
+.PHONY: test-race test-emu-orders test-planted test-costs test-device
+
+# Every load and store of a kernel calls the race check, which dev/emulator/race supplies: so no -fsanitize=thread when linking.
+$(BUILD)/race/%.o: % $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CXX) $(EMUFLAGS) -O1 -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/race.o: $(RACE_OBJECTS)
+	ld -r $^ -o $@.all
+	objcopy --keep-global-symbol=emu_backend --keep-global-symbol=emu_count_begin --keep-global-symbol=emu_count_end $@.all $@
+$(BUILD)/race/kernels/%_test: $(BUILD)/kernels/%_test.o $(OPS_ON_CPU) $(BUILD)/race.o
+	$(CC) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -lstdc++ -o $@
+test-race: $(RACE_TESTS)
+	sh dev/emulator/run_ops.sh fwd $^
+
+# The op tests under other orders of threads and blocks, and with work put off until the host waits for it.
+test-emu-orders: $(EMU_TESTS)
+	sh dev/emulator/run_ops.sh rev $^
+	sh dev/emulator/run_ops.sh rand:1 $^
+	sh dev/emulator/run_ops.sh prio:1 $^
+	EMU_LAZY=1 sh dev/emulator/run_ops.sh fwd $^
+
+# Kernels with a bug each, under every check; then bugs planted in the real kernels.
+PLANTED := $(BUILD)/planted/bugs $(BUILD)/planted/bugs_asan $(BUILD)/planted/bugs_race
+ASAN    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+$(BUILD)/planted/bugs: $(BUILD)/emu/dev/planted/bugs.cu.o $(EMU_ENGINE)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) $^ -o $@
+$(BUILD)/planted/bugs_race: $(BUILD)/race/dev/planted/bugs.cu.o $(EMU_ENGINE) $(EMU_WATCH)
+	$(CXX) $(LDFLAGS) $^ -o $@
+$(BUILD)/asan/%.o: % $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CXX) $(EMUFLAGS) $(ASAN) -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/planted/bugs_asan: $(patsubst $(BUILD)/emu/%,$(BUILD)/asan/%,$(BUILD)/emu/dev/planted/bugs.cu.o $(EMU_ENGINE))
+	$(CXX) $(LDFLAGS) $(ASAN) $^ -o $@
+test-planted: $(PLANTED) $(EMU_OBJECTS) $(RACE_OBJECTS) $(EMU_TESTS) $(RACE_TESTS)
+	sh dev/planted/run_bugs.sh $(BUILD)/planted
+	BUILD=$(BUILD) EMU_CXX="$(CXX) $(EMUFLAGS)" EMU="$(EMU_OBJECTS)" RACE="$(RACE_OBJECTS)" LINK_TEST="$(CC) $(LDFLAGS)" \
+	    OBJECTS="$(OPS_ON_CPU)" LIBS="$(LDLIBS)" sh dev/planted/plant.sh $(BUILD)/planted/scratch
+
+# One tile through every wrapper of cu.h: here in the emulator; on a GPU dev/device_test.cu is compiled by nvcc.
+$(BUILD)/device_test: $(BUILD)/emu/dev/device_test.cu.o $(EMU_ENGINE)
+	$(CXX) $(LDFLAGS) $^ -o $@
+test-device: $(BUILD)/device_test
+	$<
+
+# Bytes that each op moves, counted, against its cost function.
+$(BUILD)/cost_test: $(BUILD)/dev/cost_test.o $(OPS_ON_CPU) $(BUILD)/race.o
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lstdc++ -o $@
+test-costs: $(BUILD)/cost_test
+	$<
