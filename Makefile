@@ -51,7 +51,7 @@ LINK     = $(if $(USE_CUDA),$(NVCC) $(LDFLAGS:%=-Xcompiler %),$(CC) $(LDFLAGS))
 CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kernels/*.cu)))
 # The same kernels compiled for the emulator, with stand-ins for the files that call NVIDIA's libraries: in tests, and where EMU=1.
 NVIDIA_ONLY := kernels/gemm.cu kernels/sdpa.cu
-EMU_OBJECTS := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out $(NVIDIA_ONLY),$(wildcard kernels/*.cu)) $(filter-out dev/emulator/race.cpp,$(wildcard dev/emulator/*.cpp)))
+EMU_OBJECTS := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out $(NVIDIA_ONLY),$(wildcard kernels/*.cu)) $(wildcard dev/emulator/*.cpp))
 EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
@@ -110,6 +110,8 @@ endif
 # What dev/gpu_check.sh runs on a GPU besides the tests, and what of it can be made without one.
 $(BUILD)/dev/sdpa_test: $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)
 	$(LINK) $^ $(LDLIBS) -o $@
+$(BUILD)/dev/device_test: $(BUILD)/dev/device_test.cu.o
+	$(NVCC) $^ -o $@
 $(BUILD)/dev/lt_probe: dev/lt_probe.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) $< -lcublasLt -o $@
@@ -136,7 +138,8 @@ bench: $(BUILD)/dev/bench
 lt-probe: $(BUILD)/dev/lt_probe
 sdpa-plan: $(BUILD)/dev/sdpa_plan
 	LD_LIBRARY_PATH=$(BUILD)/dev $<
-device-tests: $(BUILD)/dev/sdpa_test
+device-tests: $(BUILD)/dev/sdpa_test $(BUILD)/dev/device_test
+include dev/emulator/rules.mk
 clean:
 	rm -rf build $(PROGRAMS)
 

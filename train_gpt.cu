@@ -143,7 +143,10 @@ static void print_plan(const Trainer *t) {
         format_bytes(text, (double)plan.bytes[i]);
         printf("%-21s %18s\n", arena_names[i], text);
     }
-    format_bytes(text, (double)plan.total);
+    double own = t->backend->own_memory();
+    format_bytes(text, own);
+    if (own > 0) printf("%-21s %18s\n", "libraries", text);
+    format_bytes(text, (double)plan.total + own);
     printf("memory                %18s\n", text);
     double free_bytes = t->backend->free_memory();
     format_bytes(text, free_bytes);

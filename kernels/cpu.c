@@ -37,6 +37,8 @@ static double cpu_free_memory(void) {
     return total > 0 ? total : (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 }
 
+static double cpu_own_memory(void) { return 0; }
+
 static void cpu_configure(const BackendSettings *settings) {
     if (settings->attention != ATTENTION_CUDNN) return;
     fprintf(stderr, "--attention cudnn is for the cuda device; this is the cpu: use --attention auto\n");
@@ -65,7 +67,8 @@ const Backend cpu_backend = {
     .upload = cpu_upload, .download = cpu_download, .download_later = cpu_download,
     .stream_open = cpu_stream_open, .stream_close = cpu_synchronize, .synchronize = cpu_synchronize,
     .event_open = cpu_event_open, .event_close = cpu_event_done, .event_record = cpu_event_record, .event_wait = cpu_event_done,
-    .free_memory = cpu_free_memory, .supports_bf16 = matmul_supports_bf16, .configure = cpu_configure, .describe = cpu_describe,
+    .free_memory = cpu_free_memory, .own_memory = cpu_own_memory,
+    .supports_bf16 = matmul_supports_bf16, .configure = cpu_configure, .describe = cpu_describe,
     .attention_scratch = cpu_attention_scratch, .algorithms = cpu_algorithms, .set_algorithms = cpu_set_algorithms,
     .op = {
 #define X(name, outputs, arguments, call, bytes, flops) cpu_##name,

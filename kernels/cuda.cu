@@ -75,6 +75,8 @@ static double free_memory(void) {
     return (double)free_bytes;
 }
 
+static double own_memory(void) { return 4.0 * REDUCTION_FLOATS + (double)gemm_workspace_bytes(); }
+
 static int supports_bf16(void) { return device.major >= 8; }
 
 static void configure(const BackendSettings *settings) {
@@ -95,6 +97,7 @@ static void *device_alloc(size_t bytes) {
         exit(1);
     }
     CUDA_CHECK(cudaMemset(memory, 0, bytes ? bytes : 256));
+    CUDA_CHECK(cudaDeviceSynchronize());   /* our streams do not wait for the one that clears it */
     return memory;
 }
 static void device_release(void *memory) { CUDA_CHECK(cudaFree(memory)); }
@@ -166,8 +169,8 @@ static void graph_close(Graph *g) { CUDA_CHECK(cudaGraphExecDestroy(reinterpret_
 extern "C" const Backend cuda_backend;
 const Backend cuda_backend = {
     BACKEND_NAME, missing, 0, device_alloc, device_release, host_alloc, host_release, upload, download, download_later, stream_open, stream_close,
-    synchronize, event_open, event_close, event_record, event_wait, graph_begin, graph_end, graph_launch, graph_close, free_memory, supports_bf16,
-    configure, describe, attention_scratch, gemm_algorithms, gemm_set_algorithms,
+    synchronize, event_open, event_close, event_record, event_wait, graph_begin, graph_end, graph_launch, graph_close, free_memory, own_memory,
+    supports_bf16, configure, describe, attention_scratch, gemm_algorithms, gemm_set_algorithms,
     {
 #define X(name, outputs, arguments, call, bytes, flops) cuda_##name,
         OP_LIST(X)

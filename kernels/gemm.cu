@@ -263,6 +263,8 @@ static std::string machine(void) {
     return std::string(gemm_library()) + ", " + device.name + ", " + std::to_string(device.multiProcessorCount) + " multiprocessors";
 }
 
+size_t gemm_workspace_bytes(void) { return WORKSPACE_BYTES; }
+
 const char *gemm_library(void) {
     static char text[64];
     const size_t version = cublasLtGetVersion();

@@ -44,6 +44,8 @@ void gemm_either(const char *what, int64_t M, int64_t N, int64_t K, const std::f
 
 /* Takes over cuda_settings: tf32, deterministic, autotune and the file of algorithms; opens the library: not under capture. */
 void gemm_configure(void);
+/* Device memory that the library works in. */
+size_t gemm_workspace_bytes(void);
 /* Name and version of the library, for the banner. */
 const char *gemm_library(void);
 /* See Backend.algorithms and Backend.set_algorithms; what is set holds for products that have not been done yet. */

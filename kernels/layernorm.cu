@@ -23,7 +23,7 @@ template <class P_, int K_, int THREADS_> struct RowLayout {
     static __device__ __forceinline__ int column(int p) { return (p * THREADS + thread()) * P::N; }
 };
 
-/* The layout depends on the width of rows alone, so that the norm of one row comes out the same from every kernel here. */
+/* The layout depends on the width and alignment of rows alone, so that the norm of a row comes out the same from every kernel here. */
 template <class F> void by_row_layout(DType dtype, int64_t C, int aligned, F f) {
     assert(C <= MAX_CHANNELS);
     by_dtype(dtype, [&](auto zero) {

@@ -125,13 +125,21 @@ static inline double *finite_difference(void (*f)(double *out, void *context), v
     return gradient;
 }
 
-/* Runs test(backend, dtype) on every backend present, in F32 and BF16; if the environment names one in TEST_BACKENDS, on that one only. */
+/* The backends that there may be, in the order of their trust: each is compared with double precision, not with another. */
+static const char *const test_backend_names[] = {"cpu", "emu", "cuda"};
+enum { TEST_BACKENDS = sizeof test_backend_names / sizeof *test_backend_names };
+
+/* The backend of that number, or NULL if it is not here, or if the environment variable TEST_BACKENDS names another. */
+static inline const Backend *test_backend(int i) {
+    const char *wanted = getenv("TEST_BACKENDS");
+    if (wanted && strcmp(wanted, test_backend_names[i]) != 0) return NULL;
+    return backend_find(test_backend_names[i]);
+}
+
+/* Runs test(backend, dtype) on every such backend, in F32 and BF16. */
 static inline void on_every_backend(void (*test)(const Backend *b, DType dtype)) {
-    const char *names[] = {"cpu", "emu", "cuda"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *wanted = getenv("TEST_BACKENDS");
-        if (wanted && strcmp(wanted, names[i])) continue;
-        const Backend *b = backend_find(names[i]);
+    for (int i = 0; i < TEST_BACKENDS; i++) {
+        const Backend *b = test_backend(i);
         if (!b) continue;
         test(b, F32);
         test(b, BF16);

@@ -109,10 +109,11 @@ typedef struct Stream Stream;
     /* in place on qkv(B,T,NH+2NKV,HS): add bias((NH+2NKV)*HS, may be absent), then rotate Q and K by position t0+t                 \
        (Su et al. 2021); rotations(maxT,HS/2,2) holds cos, sin of t * base^(-2i/HS) */                                              \
     X(rope_forward, 1, (Tensor qkv, Tensor bias, Tensor rotations, int NH, int NKV, RopeLayout layout, int t0, Stream *s),          \
-      (qkv, bias, rotations, NH, NKV, layout, t0, s), 2 * tensor_bytes(qkv), 0)                                                     \
+      (qkv, bias, rotations, NH, NKV, layout, t0, s),                                                                               \
+      2 * tensor_bytes(qkv) / (size_t)(NH + 2 * NKV) * (size_t)(NH + (bias.data ? 2 : 1) * NKV), 0)                                 \
     /* in place on dqkv: rotate the gradients of Q and K back */                                                                    \
     X(rope_backward, 1, (Tensor dqkv, Tensor rotations, int NH, int NKV, RopeLayout layout, Stream *s),                             \
-      (dqkv, rotations, NH, NKV, layout, s), 2 * tensor_bytes(dqkv), 0)                                                             \
+      (dqkv, rotations, NH, NKV, layout, s), 2 * tensor_bytes(dqkv) / (size_t)(NH + 2 * NKV) * (size_t)(NH + NKV), 0)               \
     /* out = act(pre), element by element: what matmul_forward wrote, made again; out may be pre */                                 \
     X(activation_forward, 1, (Tensor out, Tensor pre, Activation act, Stream *s), (out, pre, act, s),                               \
       tensor_bytes(out) + tensor_bytes(pre), 0)                                                                                     \
@@ -128,7 +129,8 @@ typedef struct Stream Stream;
       2 * tensor_bytes(out) + 2 * tensor_bytes(qkv), 5.0 * (double)tensor_numel(out) * (double)out.shape[1])                        \
     /* generation: write K, V of qkv(B,T,NH+2NKV,HS) into the caches (B,maxT,NKV,HS) at rows t0.. and attend to rows 0..t0+t */     \
     X(attention_cached, 3, (Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, int NH, int NKV, int t0, Stream *s),            \
-      (out, k_cache, v_cache, qkv, NH, NKV, t0, s), tensor_bytes(out) + tensor_bytes(qkv), 0)                                       \
+      (out, k_cache, v_cache, qkv, NH, NKV, t0, s), tensor_bytes(out) + tensor_bytes(qkv)                                           \
+      + 2 * tensor_bytes(k_cache) / (size_t)k_cache.shape[1] * (size_t)(t0 + 2 * qkv.shape[1]), 0)                                  \
     /* out = x with elements zeroed with probability p and the rest scaled by 1/(1-p); the same call serves backward; out may be x  \
        The first axis of x is the batch: element indices start at state->sample * (elements per sample). */                         \
     X(dropout, 1, (Tensor out, Tensor x, Dropout drop, Stream *s), (out, x, drop, s), tensor_bytes(out) + tensor_bytes(x), 0)       \
@@ -207,6 +209,7 @@ typedef struct {
     void (*graph_launch)(Graph *g, Stream *s);
     void (*graph_close)(Graph *g);
     double (*free_memory)(void);                        /* bytes that alloc can still give */
+    double (*own_memory)(void);                         /* bytes that configure took for libraries and reductions */
     int (*supports_bf16)(void);
     void (*configure)(const BackendSettings *settings); /* before the first op; dies if the settings cannot be had */
     const char *(*describe)(void);                      /* the device and the libraries in use, for the banner */

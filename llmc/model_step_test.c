@@ -2,8 +2,7 @@
    be read a step late, and the masks of dropout are the same everywhere. */
 #include "model_test.h"
 
-static const char *const backends[] = {"cpu", "emu", "cuda"};
-enum { BACKENDS = sizeof backends / sizeof *backends, ROWS = 6, STEPS = 3 };
+enum { ROWS = 6, STEPS = 3 };
 
 typedef struct {
     float *masters, *m, *v;
@@ -53,14 +52,14 @@ static void expect_same_bits(const char *what, const Trained *a, const Trained *
 /* Runs check on every backend present, in both dtypes, for two architectures. */
 static void everywhere(void (*check)(const Backend *backend, const ModelSpec *spec, const char *what)) {
     static const char *const settings[] = {"pos=rope\nn_kv_head=2\ndropout=0.2\nn_layer=3\n", "pos=learned\ntie=0\nn_layer=3\nactivation=gelu-erf\n"};
-    for (int i = 0; i < BACKENDS; i++)
+    for (int i = 0; i < TEST_BACKENDS; i++)
         for (int dtype = F32; dtype <= BF16; dtype++)
             for (int k = 0; k < 2; k++) {
                 char what[200];
-                const Backend *backend = backend_find(backends[i]);
+                const Backend *backend = test_backend(i);
                 if (!backend) continue;
                 ModelSpec spec = spec_of(settings[k], (DType)dtype, MODEL_TRAIN, 2);
-                snprintf(what, sizeof what, "%s, %s, %s", backends[i], dtype_names[dtype], settings[k]);
+                snprintf(what, sizeof what, "%s, %s, %s", backend->name, dtype_names[dtype], settings[k]);
                 check(backend, &spec, what);
             }
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the tests need (on Debian and Ubuntu), builds everything, and runs all tests without a GPU: op tests, model parity with
-# PyTorch, equality and command-line tests; then the same ops and library under AddressSanitizer and UBSan, a build with clang, the
-# portable build without oneDNN, and each fuzz target for FUZZ_SECONDS (60 in CI, 5 otherwise). Ends with "N passed, N failed".
+# PyTorch, equality and command-line tests, on the CPU and on the CUDA kernels in the emulator; then the same ops and library under
+# AddressSanitizer and UBSan, a build with clang, the portable build without oneDNN, the emulator's own checks of the kernels, their compilation by
+# nvcc where there is one, and each fuzz target for FUZZ_SECONDS (60 in CI, 5 otherwise). Ends with "N passed, N failed".
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive   # threads that spin would starve each other where other programs run too
@@ -73,20 +74,36 @@ stage() {   # stage NAME COMMAND...: counts as one test
     fi
 }
 run_each() { for t in "$@"; do "$t" || return 1; done; }
+# The emulator's own checks are in the stages below; of the sanitized tests only the ops run on it, the whole model is too slow.
 sanitized() {
     make -s -j"$jobs" CUDA=0 NO_DATA=1 SANITIZE=address,undefined CFLAGS="-O1 -g" BUILD=build/asan BIN=build/asan tests test_gpt &&
-        run_each build/asan/*/*_test && build/asan/test_gpt dev/reference/odd.safetensors dev/reference/gqa.safetensors
+        run_each build/asan/kernels/*_test && TEST_BACKENDS=cpu run_each build/asan/llmc/*_test &&
+        build/asan/test_gpt --device cpu dev/reference/odd.safetensors dev/reference/gqa.safetensors
 }
-with_clang() { make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 CC=clang BUILD=build/clang BIN=build/clang all tests && run_each build/clang/kernels/*_test build/clang/test_gpt; }
+with_clang() { make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 EMU=0 CC=clang BUILD=build/clang BIN=build/clang all tests && run_each build/clang/kernels/*_test build/clang/test_gpt --device cpu; }
 portable() {
-    make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 ONEDNN=0 ARCH= BUILD=build/portable BIN=build/portable all tests &&
+    make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 EMU=0 ONEDNN=0 ARCH= BUILD=build/portable BIN=build/portable all tests &&
         run_each build/portable/kernels/*_test && build/portable/test_gpt dev/reference/learned.safetensors
+}
+emulated() { make -s -j"$jobs" CUDA=0 "$1"; }
+# Without a GPU the CUDA build can be compiled, linked, and seen to fall back.
+with_nvcc() {
+    make -s -j"$jobs" CUDA=1 CUDA_ARCHS="80 90" NO_DATA=1 WERROR=1 EMU=0 BUILD=build/cuda BIN=build/cuda all build/cuda/dev/bench device-tests \
+        build/cuda/dev/lt_probe && build/cuda/train_gpt -x 1 -g 1 --eval-batches 1 -o build/cuda/run >build/cuda/log && grep '^device' build/cuda/log
 }
 seconds=${FUZZ_SECONDS:-5}
 [ -n "${CI:-}" ] && seconds=${FUZZ_SECONDS:-60}
 stage "AddressSanitizer and UBSan" sanitized
 stage "clang, no warnings" with_clang
 stage "without oneDNN, for any CPU" portable
+stage "CUDA kernels: races" emulated test-race
+stage "CUDA kernels: other orders of threads" emulated test-emu-orders
+stage "CUDA kernels: bytes moved" emulated test-costs
+stage "CUDA kernels: tensor-core wrappers" emulated test-device
+stage "CUDA kernels: planted bugs" emulated test-planted
+if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then stage "CUDA kernels: nvcc, no warnings" with_nvcc
+else echo "== CUDA kernels: not compiled, for there is no nvcc here"
+fi
 stage "fuzzing, $seconds s a target" sh dev/fuzz/run.sh "$seconds"
 
 echo

@@ -65,5 +65,6 @@ void gemm_either(const char *what, int64_t M, int64_t N, int64_t K, const std::f
     if (!fuse || !fused()) apart();
 }
 
+size_t gemm_workspace_bytes(void) { return 0; }
 const char *gemm_library(void) { return "plain loops"; }
 void gemm_configure(void) { algorithms_open(gemm_library(), cuda_settings.algorithms); }

@@ -37,7 +37,11 @@ for name in $("$bin/bugs"); do
     expected=$(grep "^$name " "$here/expected.txt")
     # 1 if a column that was not silent is now, or if a right kernel is blamed, or if the table lacks the row.
     worse=$(printf '%s\n%s\n' "$expected" "$now" | awk 'NR == 1 { n = split($0, was) }
-        NR == 2 { bad = n != NF; for (i = 2; i <= NF; i++) if (was[i] != "silent" && $i == "silent" || $1 ~ /^right/ && $i != "silent") bad = 1 } END { print bad + 0 }')
+        NR == 2 {
+            bad = n != NF
+            for (i = 2; i <= NF; i++) if (was[i] != "silent" && $i == "silent" || $1 ~ /^right/ && $i != "silent") bad = 1
+            print bad + 0
+        }')
     if [ "$worse" -eq 0 ]; then passed=$((passed + 1))
     else
         failed=$((failed + 1))

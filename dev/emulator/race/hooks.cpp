@@ -25,11 +25,11 @@ static int note_program(dl_phdr_info *info, size_t, void *) {
 static bool within(const void *p, const void *begin, size_t bytes) {
     return uintptr_t(p) - uintptr_t(begin) < bytes;   /* a huge number if p lies before */
 }
-/* The thread's own: its stack, the kernel's arguments, and what the engine keeps about it. */
-static bool own(const void *p) {
+/* The kernel's arguments, and what the engine keeps about the thread. */
+static bool engine_memory(const void *p) {
     const RunningBlock *b = running();
-    return within(p, fiber()->stack->low, STACK_BYTES) || within(p, b->arguments, b->argument_bytes) || p == &thread || p == &block ||
-           within(p, b, sizeof *b) || within(p, b->fibers.data(), b->fibers.size() * sizeof(Fiber));
+    return within(p, b->arguments, b->argument_bytes) || p == &thread || p == &block || within(p, b, sizeof *b) ||
+           within(p, b->fibers.data(), b->fibers.size() * sizeof(Fiber));
 }
 [[noreturn]] static void refuse(const char *why, const void *code) {
     print_code_address("the access is", code);
@@ -49,14 +49,17 @@ void race_allocation(const void *p, size_t, bool made) {
     if (!made) forget_races(p);
 }
 void race_access(const void *p, size_t size, Access kind, const void *code) {
-    if (!thread || own(p)) return;
+    if (!thread || within(p, fiber()->stack->low, STACK_BYTES)) return;
     const char *c = static_cast<const char *>(p);
     if (within(p, running()->arena, ARENA)) {
         check_shared(p, size, code);
         if (!counting) check_race({p, size, kind, code}, {reinterpret_cast<char *>(running()->arena), ARENA}, true);
         return;
     }
-    if (!within(p, last.memory, last.bytes)) last = device_allocation(p);
+    if (!within(p, last.memory, last.bytes)) {
+        if (engine_memory(p)) return;
+        last = device_allocation(p);
+    }
     if (last.memory && c + size <= last.memory + last.bytes) {
         if (counting) count_access({p, size, kind, code}, last);
         else check_race({p, size, kind, code}, last, false);
