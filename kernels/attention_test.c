@@ -211,7 +211,7 @@ static void check_settings(const Backend *b, DType dtype) {
             c.step = (StepState){.seed = 21, .sample = 3, .step = 8};
             check_case(b, dtype, &c);
         }
-    b->configure(&(BackendSettings){.attention = ATTENTION_AUTO, .deterministic = 1});
+    b->configure(&defaults);
 }
 
 /* Twice the same call gives the same bits, under the default settings. */

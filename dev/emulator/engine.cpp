@@ -16,7 +16,6 @@ __thread Block *block = nullptr;
 static Config configuration() {
     Config c = {FORWARD, 1, getenv("EMU_LAX") != nullptr, getenv("EMU_LAZY") != nullptr};
     const char *order = getenv("EMU_ORDER");
-    if (!order) order = getenv("CUEMU_ORDER");
     if (!order) order = "fwd";
     if (const char *colon = strchr(order, ':')) c.seed = strtoull(colon + 1, nullptr, 10);
     if (!strcmp(order, "rev")) c.order = REVERSE;
