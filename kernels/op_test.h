@@ -59,6 +59,7 @@ static inline Tensor test_tensor(const Backend *b, DType dtype, const double *va
     }
     t.data = b->alloc(bytes);
     b->upload(t.data, host, bytes, NULL);
+    b->synchronize(NULL);   /* other streams do not wait for this one */
     free(host);
     return t;
 }
