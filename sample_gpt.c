@@ -23,7 +23,8 @@ static char *read_prompt(const char *prompt) {
 static void open_model(Model *m, const SampleOptions *o, const char *directory) {
     char error[ERROR_SIZE];
     const Backend *backend = backend_find(o->device);
-    if (!backend && backend_missing(o->device)) die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
+    if (!backend && backend_missing(o->device))
+        die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
     if (!backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
     ModelSpec spec;
     memset(&spec, 0, sizeof spec);

@@ -174,8 +174,8 @@ static void configure_backend(const Backend *backend, const Options *o) {
     settings.attention = (AttentionKind)o->attention;
     settings.tf32 = (int)o->tf32;
     settings.deterministic = (int)o->deterministic;
-    settings.autotune = (int)o->autotune;
-    settings.algorithms = o->autotune && o->algorithms[0] ? o->algorithms : NULL;
+    settings.autotune = o->autotune && !o->deterministic;   /* what is timed may come out otherwise next time */
+    settings.algorithms = settings.autotune && o->algorithms[0] ? o->algorithms : NULL;
     backend->configure(&settings);
 }
 
@@ -244,7 +244,8 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
     int64_t most = resolve_batch(o);
     t->backend = backend_find(o->device);
-    if (!t->backend && backend_missing(o->device)) die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
+    if (!t->backend && backend_missing(o->device))
+        die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
     if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
     configure_backend(t->backend, o);
     if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);

@@ -198,6 +198,14 @@ while read -r shown; do says "help names $shown" "(^| |,)$shown( |$)"; done <<LI
 --device
 --dtype
 --deterministic
+--attention
+--tf32
+--autotune
+--algorithms
+--graphs
+--residual
+--recompute
+--head-chunks
 --config
 --plan
 --profile
@@ -652,7 +660,13 @@ if [ -n "$emulated" ]; then
     works "profiled" $emu -o emu_profile --profile
     says "ops are listed" "^attention_backward "
     works "its model samples on the cpu" bin/sample_gpt --model emu --max-tokens 5
-    refuses "no cuDNN" "cuDNN" $emu --attention cudnn
+    refuses "no cuDNN" "--attention cudnn cannot be had here: .*; install cuDNN 9, or use --attention auto" $emu --attention cudnn
+    refuses "no GPU for the product" "--device 'cuda' (is not in this build|cannot be used here: .*); there is: .*emu" $emu --device cuda
+    works "a run with checkpoints" $emu -o emu_failing --checkpoint-every 1 -x 2
+    fails "a CUDA error in the middle" "^CUDA error: a failure .*, at .*_kernel.*: .*kernel launched last was .*Checkpoints on disk are as they were" \
+        env EMU_FAIL=400 $emulated --device emu --resume auto -o emu_failing -x 6
+    holds "leaves the checkpoints" [ "$(readlink emu_failing/last)" = step_00000002 ]
+    works "which can be resumed" $emulated --device emu --resume auto -o emu_failing -x 4
     refuses "too little memory" "of memory, but only .* are free; --batch [1-9][0-9]* fits" $emu -b 30000 -t 1000
 fi
 

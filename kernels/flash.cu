@@ -36,13 +36,16 @@ template <int D> struct Shape {
     static constexpr size_t DKV_ATOMIC_BYTES = DKV_BYTES + ROW * ROWS + ROWS * DS_PITCH * sizeof(bf16);
 };
 
-/* The same for every block of a launch. */
+/* The same for every block of a launch. What can be worked out before is: arguments cost no registers. */
 struct FlashSizes {
     int B, T, NH, NKV, HS;
-    float scale;
+    int group;                    /* query heads that read the same keys */
+    int qkv_stride, out_stride;   /* from row to row */
+    float scale, scale_log2;      /* of scores, for exp and for 2^x */
     Dropout drop;
+    uint32_t threshold;           /* of dropout, with kept, as in DropoutKey */
+    float kept;
 };
-__device__ __forceinline__ int qkv_stride(const FlashSizes &z) { return (z.NH + 2 * z.NKV) * z.HS; }   /* from row to row */
 
 /* ---- who does what --------------------------------------------------------------------------------------------------------------- */
 
@@ -186,52 +189,56 @@ template <int M, int N> __device__ __forceinline__ void weights_left(uint32_t (&
 /* ---- dropout --------------------------------------------------------------------------------------------------------------------- */
 
 struct Mask {
-    DropoutKey key;
-    uint64_t first;   /* number of the head's first row of probabilities */
-    int T;
+    uint64_t seed, first;   /* first: number of the head's first row of probabilities */
+    uint32_t step;
 };
 __device__ __forceinline__ Mask mask_of(const FlashSizes &z, int b, int h) {
-    return {dropout_key(z.drop), ((uint64_t)(z.drop.state->sample + b) * z.NH + h) * z.T, z.T};
+    const StepState &state = *z.drop.state;
+    return {state.seed, ((uint64_t)(state.sample + b) * z.NH + h) * z.T, state.step};
 }
-/* Bit k: whether key tk + k is kept for query tq. */
-__device__ __forceinline__ uint32_t kept4(const Mask &mask, int tq, int tk) {
-    const uint64_t block = ((mask.first + tq) * mask.T + tk) >> 2;
-    uint32_t words[4] = {(uint32_t)block, (uint32_t)(block >> 32), mask.key.step, mask.key.tensor}, bits = 0;
-    philox(words, mask.key.seed);
-    for (int k = 0; k < 4; k++) bits |= (uint32_t)(words[k] >= mask.key.threshold) << k;
+/* Bit k: whether element 4 * block + k is kept. */
+__device__ __forceinline__ uint32_t kept4(const Mask &mask, uint64_t block, const FlashSizes &z) {
+    uint32_t words[4] = {(uint32_t)block, (uint32_t)(block >> 32), mask.step, z.drop.tensor}, bits = 0;
+    philox(words, mask.seed);
+    for (int k = 0; k < 4; k++) bits |= (uint32_t)(words[k] >= z.threshold) << k;
     return bits;
 }
-__device__ __forceinline__ uint32_t kept1(const Mask &mask, int tq, int tk) {
-    return philox_at(mask.key.seed, mask.key.step, mask.key.tensor, (mask.first + tq) * mask.T + tk) >= mask.key.threshold;
+/* Of keys tk .. tk + 3 for query tq, where rows begin with a whole block; then of key tk alone. */
+__device__ __forceinline__ uint32_t kept_keys(const Mask &mask, int tq, int tk, const FlashSizes &z) {
+    return kept4(mask, ((mask.first + tq) * z.T + tk) >> 2, z);
+}
+__device__ __forceinline__ uint32_t kept_key(const Mask &mask, int tq, int tk, const FlashSizes &z) {
+    const uint64_t i = (mask.first + tq) * z.T + tk;
+    return kept4(mask, i >> 2, z) >> (i & 3) & 1;
 }
 
 /* Which of the thread's elements of a strip of scores (16, 8N) are kept: bit 4n + e for element e of column group n. A Philox block covers
    four neighbouring keys. Where rows begin with a whole block, the lanes that share blocks work out one each and exchange the bits. Here
    rows are queries. */
-template <int N> __device__ __forceinline__ uint32_t kept_of_queries(const Mask &mask, int tq, int tk) {
+template <int N> __device__ __forceinline__ uint32_t kept_of_queries(const Mask &mask, int tq, int tk, const FlashSizes &z) {
     const int g = lane_id() / 4, t = lane_id() % 4;
     uint32_t own = 0;
-    if (mask.T % 4 != 0) {
+    if (z.T % 4 != 0) {
 #pragma unroll 1
-        for (int i = 0; i < 4 * N; i++) own |= kept1(mask, tq + g + 8 * (i / 2 % 2), tk + i / 4 * 8 + 2 * t + i % 2) << i;
+        for (int i = 0; i < 4 * N; i++) own |= kept_key(mask, tq + g + 8 * (i / 2 % 2), tk + i / 4 * 8 + 2 * t + i % 2, z) << i;
         return own;
     }
 #pragma unroll 1
-    for (int n = 0; n < N; n++) own |= kept4(mask, tq + g + 8 * (t % 2), tk + 8 * n + 4 * (t / 2)) << (4 * n);
+    for (int n = 0; n < N; n++) own |= kept_keys(mask, tq + g + 8 * (t % 2), tk + 8 * n + 4 * (t / 2), z) << (4 * n);
     const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1), low = 0x33333333u;
     return t % 2 ? (other >> 2 & low) | (own & ~low) : (own & low) | (other & low) << 2;
 }
 /* The same where rows are keys. */
-template <int N> __device__ __forceinline__ uint32_t kept_of_keys(const Mask &mask, int tq, int tk) {
+template <int N> __device__ __forceinline__ uint32_t kept_of_keys(const Mask &mask, int tq, int tk, const FlashSizes &z) {
     const int g = lane_id() / 4, t = lane_id() % 4, r = g % 4;
     uint32_t own = 0, kept = 0;
-    if (mask.T % 4 != 0) {
+    if (z.T % 4 != 0) {
 #pragma unroll 1
-        for (int i = 0; i < 4 * N; i++) own |= kept1(mask, tq + i / 4 * 8 + 2 * t + i % 2, tk + g + 8 * (i / 2 % 2)) << i;
+        for (int i = 0; i < 4 * N; i++) own |= kept_key(mask, tq + i / 4 * 8 + 2 * t + i % 2, tk + g + 8 * (i / 2 % 2), z) << i;
         return own;
     }
 #pragma unroll 1
-    for (int n = 0; n < N; n++) own |= kept4(mask, tq + 8 * n + 2 * t + r % 2, tk + g - r + 8 * (r / 2)) << (4 * n);
+    for (int n = 0; n < N; n++) own |= kept_keys(mask, tq + 8 * n + 2 * t + r % 2, tk + g - r + 8 * (r / 2), z) << (4 * n);
 #pragma unroll
     for (int j = 0; j < 4; j++) kept |= (__shfl_xor_sync(0xffffffffu, own, 4 * j) >> r & 0x11111111u) << (r ^ j);
     return kept;
@@ -283,10 +290,9 @@ flash_forward_kernel(bf16 *out, float *lse, const bf16 *qkv, FlashSizes z, int s
     const int row_tiles = (z.T + ROWS - 1) / ROWS;
     const Work work = work_of(row_tiles, z.NH, section, z.B);
     const int first = (row_tiles - 1 - work.rank) * ROWS, own = first + 32 * warp_id(), end = first + ROWS < z.T ? first + ROWS : z.T;
-    const int stride = qkv_stride(z);
-    const int64_t sample = (int64_t)work.b * z.T * stride, head = (int64_t)work.b * z.NH + work.h;
-    const bf16 *q = qkv + sample + work.h * z.HS, *k = qkv + sample + (z.NH + work.h / (z.NH / z.NKV)) * z.HS, *v = k + z.NKV * z.HS;
-    const float scale_log2 = z.scale * LOG2E;
+    const int stride = z.qkv_stride;
+    const int64_t sample = (int64_t)work.b * z.T * stride;
+    const bf16 *q = qkv + sample + work.h * z.HS, *k = qkv + sample + (z.NH + work.h / z.group) * z.HS, *v = k + z.NKV * z.HS;
     const Mask mask = DROPPED ? mask_of(z, work.b, work.h) : Mask();
 
     uint32_t a[M][S::Q_IN_REGISTERS ? STEPS : 1][4];
@@ -327,13 +333,13 @@ flash_forward_kernel(bf16 *out, float *lse, const bf16 *qkv, FlashSizes z, int s
                 const int seen = own + 16 * m + lane_id() / 4 - (key + lane_id() % 4 * 2);
                 hide(s[m], -INFINITY, [&](int n, int e) { return 8 * n + e % 2 > seen + 8 * (e / 2); });
             }
-        online_softmax<M, N, D>(s, top, sum, o, scale_log2);
+        online_softmax<M, N, D>(s, top, sum, o, z.scale_log2);
         if (DROPPED)
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                const uint32_t kept = kept_of_queries<N>(mask, own + 16 * m, key);
+                const uint32_t kept = kept_of_queries<N>(mask, own + 16 * m, key, z);
 #pragma unroll
-                for (int i = 0; i < 4 * N; i++) s[m][i / 4][i % 4] *= kept >> i & 1 ? mask.key.kept : 0.0f;
+                for (int i = 0; i < 4 * N; i++) s[m][i / 4][i % 4] *= kept >> i & 1 ? z.kept : 0.0f;
             }
 #pragma unroll
         for (int i = 0; i < KEYS / 16; i++) {
@@ -348,10 +354,10 @@ flash_forward_kernel(bf16 *out, float *lse, const bf16 *qkv, FlashSizes z, int s
             float total = sum[m][half] + __shfl_xor_sync(0xffffffffu, sum[m][half], 1);
             total += __shfl_xor_sync(0xffffffffu, total, 2);
             const int t = own + 16 * m + 8 * half + lane_id() / 4;
-            if (lane_id() % 4 == 0 && t < z.T) lse[head * z.T + t] = top[m][half] * z.scale + logf(total);
+            if (lane_id() % 4 == 0 && t < z.T) lse[(int64_t)(work.b * z.NH + work.h) * z.T + t] = top[m][half] * z.scale + logf(total);
             sum[m][half] = 1.0f / total;
         }
-    store_rows<M, D>(out + ((int64_t)work.b * z.T * z.NH + work.h) * z.HS, z.NH * z.HS, own, tiles + 32 * warp_id() * PITCH, o, sum, z);
+    store_rows<M, D>(out + ((int64_t)work.b * z.T * z.NH + work.h) * z.HS, z.out_stride, own, tiles + 32 * warp_id() * PITCH, o, sum, z);
 }
 
 /* ---- backward -------------------------------------------------------------------------------------------------------------------- */
@@ -384,10 +390,9 @@ flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *l
     const int row_tiles = (z.T + ROWS - 1) / ROWS;
     const Work work = work_of(row_tiles, z.NH, section, z.B);
     const int first = (row_tiles - 1 - work.rank) * ROWS, own = first + 16 * M * warp_id(), end = first + ROWS < z.T ? first + ROWS : z.T;
-    const int stride = qkv_stride(z);
+    const int stride = z.qkv_stride;
     const int64_t sample = (int64_t)work.b * z.T * stride, head = (int64_t)work.b * z.NH + work.h;
-    const bf16 *k = qkv + sample + (z.NH + work.h / (z.NH / z.NKV)) * z.HS, *v = k + z.NKV * z.HS;
-    const float scale_log2 = z.scale * LOG2E;
+    const bf16 *k = qkv + sample + (z.NH + work.h / z.group) * z.HS, *v = k + z.NKV * z.HS;
     const Mask mask = DROPPED ? mask_of(z, work.b, work.h) : Mask();
 
     load_tile<D, KEYS, WARPS>(tiles, k, stride, 0, z);
@@ -395,7 +400,7 @@ flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *l
     cp_async_commit();
     uint32_t q[M][STEPS][4], d_o[M][STEPS][4];
     load_left<M, D>(q, qkv + sample + work.h * z.HS, stride, own, z);
-    load_left<M, D>(d_o, dout + ((int64_t)work.b * z.T * z.NH + work.h) * z.HS, z.NH * z.HS, own, z);
+    load_left<M, D>(d_o, dout + ((int64_t)work.b * z.T * z.NH + work.h) * z.HS, z.out_stride, own, z);
     float log_sum[M][2], row_delta[M][2], dq[M][D / 8][4] = {};
     for (int m = 0; m < M; m++)
         for (int half = 0; half < 2; half++) {
@@ -433,8 +438,8 @@ flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *l
                     hide(s[m], -INFINITY, hidden);
                     hide(dp[m], 0, hidden);
                 }
-                const uint32_t kept = DROPPED ? kept_of_queries<N>(mask, own + 16 * m, key + c) : ~0u;
-                softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f,
+                const uint32_t kept = DROPPED ? kept_of_queries<N>(mask, own + 16 * m, key + c, z) : ~0u;
+                softmax_backward(s[m], dp[m], z.scale_log2, kept, DROPPED ? z.kept : 1.0f,
                                  [&](int, int e) { return log_sum[m][e / 2]; }, [&](int, int e) { return row_delta[m][e / 2]; });
             }
 #pragma unroll
@@ -493,56 +498,78 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
     float *const statistics = shared.take<float>(4 * QUERIES);   /* of each stage's queries: lse * log2(e), delta */
     bf16 *const k_tile = ATOMIC ? shared.take<bf16>(ROWS * PITCH) : nullptr;
     bf16 *const ds = ATOMIC ? shared.take<bf16>(ROWS * S::DS_PITCH) : nullptr;
+    SHARED(Work, place, );   /* what is wanted once a tile is worked out anew from this: registers are for the sums */
     const Work work = work_of((z.T + ROWS - 1) / ROWS, z.NKV, section, z.B);
-    const int first = work.rank * ROWS, own = first + 16 * M * warp_id(), group = z.NH / z.NKV;
-    const int stride = qkv_stride(z), out_stride = z.NH * z.HS;
-    const int64_t sample = (int64_t)work.b * z.T * stride, dout_sample = (int64_t)work.b * z.T * out_stride;
-    const int64_t k_start = sample + (z.NH + work.h) * z.HS, v_start = k_start + z.NKV * z.HS;
-    const float scale_log2 = z.scale * LOG2E;
+    if (threadIdx.x == 0) place = work;
+    auto first_of = [&](const Work &w) { return w.rank * ROWS; };
+    auto own_of = [&](const Work &w) { return w.rank * ROWS + 16 * M * warp_id(); };
+    auto k_of = [&](const Work &w) { return (int64_t)w.b * z.T * z.qkv_stride + (z.NH + w.h) * z.HS; };
+    auto v_of = [&](const Work &w) { return (int64_t)w.b * z.T * z.qkv_stride + (z.NH + z.NKV + w.h) * z.HS; };
 
-    auto load_queries = [&](int stage, int h, int query) {
+    /* Tiles come by query heads, and within a head by position, beginning with that of the first key. At the tile to be loaded next, its
+       own included: heads to come, and queries of its head. */
+    int heads = z.group, left = z.T - first_of(work);
+    auto load_queries = [&](int stage, const Work &w) {
         bf16 *const to = tiles + stage * 2 * QUERIES * PITCH;
-        load_tile<D, QUERIES, WARPS>(to, qkv + sample + h * z.HS, stride, query, z);
-        load_tile<D, QUERIES, WARPS>(to + QUERIES * PITCH, dout + dout_sample + h * z.HS, out_stride, query, z);
+        const int head = (w.h + 1) * z.group - heads;
+        const bf16 *const q = qkv + (int64_t)(w.b * z.T) * z.qkv_stride + head * z.HS;
+        const bf16 *const d_o = dout + (int64_t)(w.b * z.T) * z.out_stride + head * z.HS;
+        load_tile<D, QUERIES, WARPS>(to, q, z.qkv_stride, z.T - left, z);
+        load_tile<D, QUERIES, WARPS>(to + QUERIES * PITCH, d_o, z.out_stride, z.T - left, z);
         cp_async_commit();
     };
-    /* The thread's own statistic of a tile: lse or delta. A query that is none weighs nothing. */
-    const float *const own_statistics = threadIdx.x % 2 ? delta : lse;
-    const float statistic_factor = threadIdx.x % 2 ? 1.0f : LOG2E, no_statistic = threadIdx.x % 2 ? 0.0f : INFINITY;
-    auto statistic = [&](int h, int query) {
-        const int t = query + threadIdx.x / 2;
-        return threadIdx.x < 2 * QUERIES && t < z.T ? own_statistics[((int64_t)work.b * z.NH + h) * z.T + t] : no_statistic;
+    /* The thread's own statistic of a tile: lse or delta. A query that is none has zeros for Q and dO, so any weight will do. */
+    auto load_statistic = [&](const Work &w) {
+        const int64_t end = (int64_t)(w.b * z.NH + (w.h + 1) * z.group - heads + 1) * z.T;
+        const float *const all = threadIdx.x % 2 ? delta : lse;
+        return threadIdx.x < 2 * QUERIES && (int)threadIdx.x / 2 < left ? all[end - left + threadIdx.x / 2] : 0.0f;
+    };
+    auto store_statistic = [&](int stage, float value) {
+        if (threadIdx.x < 2 * QUERIES) statistics[stage * 2 * QUERIES + threadIdx.x] = threadIdx.x % 2 ? value : value * LOG2E;
+    };
+    auto move_on = [&](int queries) {   /* queries: of a head, for this block */
+        left -= QUERIES;
+        if (left <= 0) {
+            left = queries;
+            heads--;
+        }
     };
 
-    if (ATOMIC) load_tile<D, ROWS, WARPS>(k_tile, qkv + k_start, stride, first, z);
-    load_queries(0, work.h * group, first);
-    if (threadIdx.x < 2 * QUERIES) statistics[threadIdx.x] = statistic(work.h * group, first) * statistic_factor;
+    /* After moving on, the head of the tile before: where all queries are left, a head begins. */
+    auto tile_head = [&]() { return (place.h + 1) * z.group - heads - (left == z.T - first_of(place)); };
+
+    if (ATOMIC) load_tile<D, ROWS, WARPS>(k_tile, qkv + k_of(work), z.qkv_stride, first_of(work), z);
+    load_queries(0, work);
+    store_statistic(0, load_statistic(work));
     uint32_t k[M][STEPS][4], v[M][STEPS][4];
-    load_left<M, D>(k, qkv + k_start, stride, own, z);
-    load_left<M, D>(v, qkv + v_start, stride, own, z);
+    load_left<M, D>(k, qkv + k_of(work), z.qkv_stride, own_of(work), z);
+    load_left<M, D>(v, qkv + v_of(work), z.qkv_stride, own_of(work), z);
     float dk[M][D / 8][4] = {}, dv[M][D / 8][4] = {};
-    /* Tiles come by query heads, and within a head by position, beginning with that of the first key. */
-    const int end_h = (work.h + 1) * group;
-    for (int h = work.h * group, query = first, stage = 0, next_h, next_query; h < end_h; h = next_h, query = next_query, stage ^= 1) {
+    for (int stage = 0; heads > 0; stage ^= 1) {
         const bf16 *const q_tile = tiles + stage * 2 * QUERIES * PITCH;
         const float *const tile_statistics = statistics + stage * 2 * QUERIES;
         float next_statistic = 0;
-        next_h = query + QUERIES < z.T ? h : h + 1;
-        next_query = next_h == h ? query + QUERIES : first;
-        const bool more = next_h < end_h;
         cp_async_wait<0>();
         __syncthreads();   /* this tile is there, and nobody reads the other stage, or ds, any more */
-        if (more) {
-            load_queries(stage ^ 1, next_h, next_query);
-            next_statistic = statistic(next_h, next_query);   /* used only after this tile, when it has long arrived */
+        int ahead = own_of(place) - z.T + left;   /* from the first query of a chunk to the warp's first key */
+        move_on(z.T - first_of(place));
+        if (heads > 0) {
+            load_queries(stage ^ 1, place);
+            next_statistic = load_statistic(place);   /* used only after this tile, when it has long arrived */
         }
-        const Mask mask = DROPPED ? mask_of(z, work.b, h) : Mask();
 #pragma unroll 1
-        for (int c = 0; c < QUERIES; c += CHUNK) {
-            const bool unseen = query + c + CHUNK - 1 < own, diagonal = query + c < own + 16 * M - 1;
+        for (int c = 0; c < QUERIES; c += CHUNK, ahead -= CHUNK) {
+            const bool unseen = ahead > CHUNK - 1, diagonal = ahead > 1 - 16 * M;
             const bf16 *const q_rows = q_tile + c * PITCH, *const dout_rows = q_rows + QUERIES * PITCH;
             float s[M][N][4] = {}, dp[M][N][4] = {};
             if (!unseen) {
+                uint32_t kept = DROPPED ? 0 : ~0u;   /* 4N bits a strip, worked out while s and dp take no registers */
+                if (DROPPED) {
+                    const Mask mask = mask_of(z, place.b, tile_head());
+#pragma unroll 1
+                    for (int m = 0; m < M; m++)
+                        kept |= kept_of_keys<N>(mask, own_of(place) - ahead, own_of(place) + 16 * m, z) << (4 * N * m);
+                }
 #pragma unroll
                 for (int i = 0; i < STEPS; i++) {
                     uint32_t left[M][4];
@@ -557,13 +584,12 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
                 for (int m = 0; m < M; m++) {
                     if (diagonal) {
                         /* The first column that sees the thread's first row. */
-                        const int seen = own + 16 * m + lane_id() / 4 - (query + c + lane_id() % 4 * 2);
+                        const int seen = ahead + 16 * m + lane_id() / 4 - lane_id() % 4 * 2;
                         auto hidden = [&](int n, int e) { return 8 * n + e % 2 < seen + 8 * (e / 2); };
                         hide(s[m], -INFINITY, hidden);
                         hide(dp[m], 0, hidden);
                     }
-                    const uint32_t kept = DROPPED ? kept_of_keys<N>(mask, query + c, own + 16 * m) : ~0u;
-                    softmax_backward(s[m], dp[m], scale_log2, kept, DROPPED ? mask.key.kept : 1.0f,
+                    softmax_backward(s[m], dp[m], z.scale_log2, kept >> (4 * N * m), DROPPED ? z.kept : 1.0f,
                                      [&](int n, int e) { return of_columns[n].v[e % 2 * 2]; },
                                      [&](int n, int e) { return of_columns[n].v[e % 2 * 2 + 1]; });
                 }
@@ -583,19 +609,19 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
                         *reinterpret_cast<uint32_t *>(ds + row * S::DS_PITCH + column) = pack2(pair[i % 2 * 2], pair[i % 2 * 2 + 1]);
                     }
         }
-        if (more && threadIdx.x < 2 * QUERIES) statistics[(stage ^ 1) * 2 * QUERIES + threadIdx.x] = next_statistic * statistic_factor;
+        store_statistic(stage ^ 1, next_statistic);
         if (ATOMIC) {
             __syncthreads();
-            add_dq<D>(dq_sum + ((int64_t)work.b * z.T * z.NH + h) * z.HS, ds, k_tile, query, z);
+            add_dq<D>(dq_sum + ((int64_t)place.b * z.T * z.NH + tile_head()) * z.HS, ds, k_tile, own_of(place) - ahead - QUERIES, z);
         }
     }
     __syncthreads();   /* the tiles become the way out */
     float factors[M][2];
     for (int m = 0; m < M; m++) factors[m][0] = factors[m][1] = 1;
     bf16 *const way_out = tiles + 16 * M * warp_id() * PITCH;
-    store_rows<M, D>(dqkv + v_start, stride, own, way_out, dv, factors, z);
+    store_rows<M, D>(dqkv + v_of(place), z.qkv_stride, own_of(place), way_out, dv, factors, z);
     for (int m = 0; m < M; m++) factors[m][0] = factors[m][1] = z.scale;
-    store_rows<M, D>(dqkv + k_start, stride, own, way_out, dk, factors, z);
+    store_rows<M, D>(dqkv + k_of(place), z.qkv_stride, own_of(place), way_out, dk, factors, z);
 }
 
 enum { ROUND_BLOCK = 256 };
@@ -610,7 +636,7 @@ __global__ void __launch_bounds__(ROUND_BLOCK) round_dq_kernel(bf16 *dqkv, const
         rounded.v[e] = from_float<bf16>(low.v[e] * z.scale);
         rounded.v[4 + e] = from_float<bf16>(high.v[e] * z.scale);
     }
-    st128(dqkv + i / row_units * qkv_stride(z) + i % row_units * 8, rounded);
+    st128(dqkv + i / row_units * z.qkv_stride + i % row_units * 8, rounded);
 }
 
 /* ---- host ------------------------------------------------------------------------------------------------------------------------ */
@@ -619,7 +645,13 @@ int flash_can(int HS) { return HS % 8 == 0 && HS <= 128; }
 
 static FlashSizes flash_sizes(Tensor qkv, int NH, int NKV, Dropout drop) {
     const int64_t B = qkv.shape[0], T = qkv.shape[1], HS = tensor_numel(qkv) / (B * T * (NH + 2 * NKV));
-    return {(int)B, (int)T, NH, NKV, (int)HS, 1.0f / sqrtf((float)HS), drop};
+    const float scale = 1.0f / sqrtf((float)HS);
+    FlashSizes z = {};
+    z.B = (int)B, z.T = (int)T, z.NH = NH, z.NKV = NKV, z.HS = (int)HS, z.group = NH / NKV;
+    z.qkv_stride = (NH + 2 * NKV) * z.HS, z.out_stride = NH * z.HS;
+    z.scale = scale, z.scale_log2 = scale * LOG2E;
+    z.drop = drop, z.threshold = dropout_threshold(drop.p), z.kept = 1.0f / (1.0f - drop.p);
+    return z;
 }
 
 /* So many heads at a time that what streams by, two tensors a head, takes 16 MiB of the second-level cache. */

@@ -79,8 +79,8 @@ static void block_inside_forward(Model *m, int64_t l, int64_t t0) {
         op->attention_cached(a->att[l], a->k_cache[l], a->v_cache[l], a->qkv[l], NH, NKV, (int)t0, s);
     else
         op->attention_forward(a->att[l], a->lse[l], a->qkv[l], a->attention_scratch, NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
-    branch_and_norm_forward(m, a->mid[l], a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], block_input(m, l), att, p->attprojw[l], p->attprojb[l], p->ln2w[l],
-                            p->ln2b[l], dropout_at(m, l, DROP_ATTENTION_BRANCH));
+    branch_and_norm_forward(m, a->mid[l], a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], block_input(m, l), att, p->attprojw[l], p->attprojb[l],
+                            p->ln2w[l], p->ln2b[l], dropout_at(m, l, DROP_ATTENTION_BRANCH));
     op->matmul_forward(a->fc_act[l], a->fc[l], a->ln2[l], p->fcw[l], p->fcb[l], c->activation, s);
 }
 
@@ -172,8 +172,8 @@ static void block_backward(Model *m, int64_t l, int accumulate) {
     if (c->pos == POS_ROPE) op->rope_backward(a->dqkv, m->rotations, NH, NKV, c->rope_layout, s);
     op->matmul_backward_weight(d->qkvw[l], d->qkvb[l], dqkv, a->ln1[l], accumulate, s);
     op->matmul_backward_input(a->dnorm, dqkv, p->qkvw[l], no_tensor(), ACT_NONE, s);
-    op->layernorm_backward(a->dresidual, d->ln1w[l], d->ln1b[l], a->dnorm, block_input(m, l), p->ln1w[l], a->ln1_mean[l], a->ln1_rstd[l], 1, accumulate,
-                           s);
+    op->layernorm_backward(a->dresidual, d->ln1w[l], d->ln1b[l], a->dnorm, block_input(m, l), p->ln1w[l], a->ln1_mean[l], a->ln1_rstd[l], 1,
+                           accumulate, s);
 }
 
 static void embed_backward(Model *m, int accumulate) {
@@ -253,7 +253,8 @@ static void bind_activations(Activations *a, const ModelSpec *spec, const Backen
     DType A = spec->dtype;
     bool train = spec->mode == MODEL_TRAIN, generate = spec->mode == MODEL_GENERATE;
     int64_t head_rows = head_rows_of(spec, backend);
-    int64_t scratch = generate ? 0 : (int64_t)backend->attention_scratch(B, T, (int)c->NH, (int)c->NKV, (int)c->HS, A, train && c->dropout > 0, train);
+    int64_t scratch = 0;
+    if (!generate) scratch = (int64_t)backend->attention_scratch(B, T, (int)c->NH, (int)c->NKV, (int)c->HS, A, train && c->dropout > 0, train);
 #define ONCE(field, exists, dtype, ...) a->field = (exists) ? arena_take(arena, dtype, __VA_ARGS__) : no_tensor();
 #define LAYER(field, dropped_from, exists, dtype, ...)                                                                              \
     for (int64_t l = 0; l < c->L; l++)                                                                                              \

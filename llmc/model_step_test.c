@@ -51,7 +51,8 @@ static void expect_same_bits(const char *what, const Trained *a, const Trained *
 
 /* Runs check on every backend present, in both dtypes, for two architectures. */
 static void everywhere(void (*check)(const Backend *backend, const ModelSpec *spec, const char *what)) {
-    static const char *const settings[] = {"pos=rope\nn_kv_head=2\ndropout=0.2\nn_layer=3\n", "pos=learned\ntie=0\nn_layer=3\nactivation=gelu-erf\n"};
+    static const char *const settings[] = {"pos=rope\nn_kv_head=2\ndropout=0.2\nn_layer=3\n",
+                                           "pos=learned\ntie=0\nn_layer=3\nactivation=gelu-erf\n"};
     for (int i = 0; i < TEST_BACKENDS; i++)
         for (int dtype = F32; dtype <= BF16; dtype++)
             for (int k = 0; k < 2; k++) {
@@ -216,7 +217,8 @@ static void test_micro_batches(void **state) { (void)state; everywhere(check_mic
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_graphs), cmocka_unit_test(test_recompute), cmocka_unit_test(test_residual), cmocka_unit_test(test_head_chunks), cmocka_unit_test(test_outcomes),
+        cmocka_unit_test(test_graphs), cmocka_unit_test(test_recompute), cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_head_chunks), cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_micro_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

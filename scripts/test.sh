@@ -80,7 +80,8 @@ sanitized() {
         run_each build/asan/kernels/*_test && TEST_BACKENDS=cpu run_each build/asan/llmc/*_test &&
         build/asan/test_gpt --device cpu dev/reference/odd.safetensors dev/reference/gqa.safetensors
 }
-with_clang() { make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 EMU=0 CC=clang BUILD=build/clang BIN=build/clang all tests && run_each build/clang/kernels/*_test build/clang/test_gpt --device cpu; }
+with_clang() { make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 EMU=0 CC=clang BUILD=build/clang BIN=build/clang all tests && run_each build/clang/kernels/*_test &&
+        build/clang/test_gpt --device cpu; }
 portable() {
     make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 EMU=0 ONEDNN=0 ARCH= BUILD=build/portable BIN=build/portable all tests &&
         run_each build/portable/kernels/*_test && build/portable/test_gpt dev/reference/learned.safetensors

@@ -171,8 +171,13 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 
 /* ---- the device: small, so that loops over the grid are seen to work ----------------------------------------------------------------- */
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-const char *cudaGetErrorString(cudaError_t) { return "an error of the emulator"; }
+/* EMU_FAIL=n: as if the n-th launch had gone wrong, to see what the program then says. It is asked once a launch. */
+cudaError_t cudaGetLastError() {
+    static const char *const wanted = getenv("EMU_FAIL");
+    static long launches;
+    return wanted && ++launches == atol(wanted) ? 719 : cudaSuccess;
+}
+const char *cudaGetErrorString(cudaError_t error) { return error == 719 ? "a failure that EMU_FAIL asked for" : "an error of the emulator"; }
 cudaError_t cudaRuntimeGetVersion(int *version) {
     *version = 0;
     return cudaSuccess;
