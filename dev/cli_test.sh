@@ -664,7 +664,7 @@ if [ -n "$emulated" ]; then
     refuses "no GPU for the product" "--device 'cuda' (is not in this build|cannot be used here: .*); there is: .*emu" $emu --device cuda
     works "a run with checkpoints" $emu -o emu_failing --checkpoint-every 1 -x 2
     fails "a CUDA error in the middle" "^CUDA error: a failure .*, at .*_kernel.*: .*kernel launched last was .*Checkpoints on disk are as they were" \
-        env EMU_FAIL=400 $emulated --device emu --resume auto -o emu_failing -x 6
+        env EMU_FAIL=100 $emulated --device emu --resume auto -o emu_failing -x 6
     holds "leaves the checkpoints" [ "$(readlink emu_failing/last)" = step_00000002 ]
     works "which can be resumed" $emulated --device emu --resume auto -o emu_failing -x 4
     refuses "too little memory" "of memory, but only .* are free; --batch [1-9][0-9]* fits" $emu -b 30000 -t 1000

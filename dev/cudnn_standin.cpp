@@ -216,7 +216,8 @@ template <class F> static void for_each(const Four &shape, F f) {
 
 static View view(const Descriptor &d) {
     View v;
-    const std::vector<int64_t> shape = values<int64_t>(d, CUDNN_ATTR_TENSOR_DIMENSIONS), strides = values<int64_t>(d, CUDNN_ATTR_TENSOR_STRIDES);
+    const std::vector<int64_t> shape = values<int64_t>(d, CUDNN_ATTR_TENSOR_DIMENSIONS);
+    const std::vector<int64_t> strides = values<int64_t>(d, CUDNN_ATTR_TENSOR_STRIDES);
     for (size_t i = 0; i < 4; i++) {
         v.shape[i] = shape[i];
         v.strides[i] = strides[i];
@@ -428,8 +429,8 @@ cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t descriptor)
     return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
-                                       int64_t count, const void *elements) {
+cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                                       cudnnBackendAttributeType_t type, int64_t count, const void *elements) {
     Descriptor &d = descriptor_of(descriptor);
     const Rule &rule = rule_of(d, name);
     if (d.final) give_up("%s is set where all is final", name_of("CUDNN_ATTR_", name).c_str());
@@ -467,8 +468,8 @@ static int64_t suggest(const Descriptor &heuristic, int64_t requested, cudnnBack
     return 2;
 }
 
-cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
-                                       int64_t requested, int64_t *count, void *elements) {
+cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                                       cudnnBackendAttributeType_t type, int64_t requested, int64_t *count, void *elements) {
     Descriptor &d = final_descriptor(descriptor);
     if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS && type == CUDNN_TYPE_BACKEND_DESCRIPTOR) {
         expect_type(d, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);

@@ -2,8 +2,6 @@
    products cannot fold them in. */
 #include "activation.cuh"
 
-#include <type_traits>
-
 enum { BLOCK = 256 };
 
 /* out(n) = act(pre(n)); a thread takes 128 bits. `vectors`: both begin at a multiple of 16 bytes. */
@@ -23,14 +21,6 @@ __global__ void __launch_bounds__(BLOCK) activation_forward_kernel(T *out, const
 static int whole_vectors(Tensor a, Tensor b) { return ((uintptr_t)a.data | (uintptr_t)b.data) % 16 == 0; }
 
 template <class T> static int grid_for(int64_t n) { return (int)ceil_div(n, BLOCK * Pack<T>::N); }
-
-/* Calls f with act as a type, so that a kernel is compiled for each. */
-template <class F> static void by_activation(Activation act, F f) {
-    if (act == ACT_GELU) f(std::integral_constant<Activation, ACT_GELU>());
-    else if (act == ACT_GELU_ERF) f(std::integral_constant<Activation, ACT_GELU_ERF>());
-    else if (act == ACT_RELU) f(std::integral_constant<Activation, ACT_RELU>());
-    else f(std::integral_constant<Activation, ACT_NONE>());
-}
 
 void cuda_activation_forward(Tensor out, Tensor pre, Activation act, Stream *s) {
     const int64_t n = tensor_numel(pre);

@@ -5,6 +5,8 @@
 
 #include "cu.h"
 
+#include <type_traits>
+
 /* exp(-2u) of the tanh form: sigmoid(2u) = 1 / (1 + that) */
 __device__ __forceinline__ float gelu_exp(float x) {
     const float c1 = -1.59576912f, c3 = -0.0713548162f;   /* -2 sqrt(2/pi), and that times 0.044715 */
@@ -46,6 +48,14 @@ __device__ __forceinline__ float activation_derivative(float x, Activation act) 
     case ACT_RELU: return x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x;
     default: return 1.0f;
     }
+}
+
+/* Calls f with act as a type, so that a kernel is compiled for each. */
+template <class F> void by_activation(Activation act, F f) {
+    if (act == ACT_GELU) f(std::integral_constant<Activation, ACT_GELU>());
+    else if (act == ACT_GELU_ERF) f(std::integral_constant<Activation, ACT_GELU_ERF>());
+    else if (act == ACT_RELU) f(std::integral_constant<Activation, ACT_RELU>());
+    else f(std::integral_constant<Activation, ACT_NONE>());
 }
 
 #endif

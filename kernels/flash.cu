@@ -33,7 +33,7 @@ template <int D> struct Shape {
     static constexpr size_t FORWARD_BYTES = ROW * (4 * KEYS + (Q_IN_REGISTERS ? 0 : ROWS));
     static constexpr size_t DQ_BYTES = ROW * 4 * 64;
     static constexpr size_t DKV_BYTES = ROW * 4 * QUERIES + 4 * QUERIES * sizeof(float);
-    static constexpr size_t DKV_ATOMIC_BYTES = DKV_BYTES + ROW * ROWS + ROWS * DS_PITCH * sizeof(bf16);
+    static constexpr size_t KEYS_BYTES = ROW * ROWS, DS_BYTES = ROWS * DS_PITCH * sizeof(bf16);   /* what only some of its variants have */
 };
 
 /* The same for every block of a launch. What can be worked out before is: arguments cost no registers. */
@@ -496,7 +496,8 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
     SMEM_CARVER(shared);
     bf16 *const tiles = shared.take<bf16>(4 * QUERIES * PITCH);
     float *const statistics = shared.take<float>(4 * QUERIES);   /* of each stage's queries: lse * log2(e), delta */
-    bf16 *const k_tile = ATOMIC ? shared.take<bf16>(ROWS * PITCH) : nullptr;
+    constexpr bool KEYS_SHARED = DROPPED || ATOMIC;   /* K lies in shared memory, for want of registers */
+    bf16 *const k_tile = KEYS_SHARED ? shared.take<bf16>(ROWS * PITCH) : nullptr;
     bf16 *const ds = ATOMIC ? shared.take<bf16>(ROWS * S::DS_PITCH) : nullptr;
     SHARED(Work, place, );   /* what is wanted once a tile is worked out anew from this: registers are for the sums */
     const Work work = work_of((z.T + ROWS - 1) / ROWS, z.NKV, section, z.B);
@@ -538,11 +539,11 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
     /* After moving on, the head of the tile before: where all queries are left, a head begins. */
     auto tile_head = [&]() { return (place.h + 1) * z.group - heads - (left == z.T - first_of(place)); };
 
-    if (ATOMIC) load_tile<D, ROWS, WARPS>(k_tile, qkv + k_of(work), z.qkv_stride, first_of(work), z);
+    if (KEYS_SHARED) load_tile<D, ROWS, WARPS>(k_tile, qkv + k_of(work), z.qkv_stride, first_of(work), z);
     load_queries(0, work);
     store_statistic(0, load_statistic(work));
     uint32_t k[M][STEPS][4], v[M][STEPS][4];
-    load_left<M, D>(k, qkv + k_of(work), z.qkv_stride, own_of(work), z);
+    if (!KEYS_SHARED) load_left<M, D>(k, qkv + k_of(work), z.qkv_stride, own_of(work), z);
     load_left<M, D>(v, qkv + v_of(work), z.qkv_stride, own_of(work), z);
     float dk[M][D / 8][4] = {}, dv[M][D / 8][4] = {};
     for (int stage = 0; heads > 0; stage ^= 1) {
@@ -573,7 +574,10 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
 #pragma unroll
                 for (int i = 0; i < STEPS; i++) {
                     uint32_t left[M][4];
-                    for (int m = 0; m < M; m++) copy4(left[m], k[m][i]);
+                    for (int m = 0; m < M; m++)
+                        if (KEYS_SHARED)
+                            ldmatrix_x4(left[m], k_tile + (16 * (M * warp_id() + m) + lane_id() % 16) * PITCH + 16 * i + lane_id() / 16 * 8);
+                        else copy4(left[m], k[m][i]);
                     add_scores<M, N, PITCH>(s, left, q_rows + 16 * i);
                     for (int m = 0; m < M; m++) copy4(left[m], v[m][i]);
                     add_scores<M, N, PITCH>(dp, left, dout_rows + 16 * i);
@@ -673,7 +677,7 @@ static void launch_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, 
                             Stream *s) {
     typedef Shape<D> S;
     const int64_t tiles = ceil_div(z.T, ROWS) * z.B;
-    const size_t bytes = ATOMIC ? S::DKV_ATOMIC_BYTES : S::DKV_BYTES;
+    const size_t bytes = S::DKV_BYTES + (DROPPED || ATOMIC ? S::KEYS_BYTES : 0) + (ATOMIC ? S::DS_BYTES : 0);
     bf16 *const grad = (bf16 *)dqkv.data;
     float *const dq_sum = (float *)scratch.data;
     if (ATOMIC) CUDA_CHECK(cudaMemsetAsync(dq_sum, 0, flash_scratch(z.B, z.T, z.NH, z.HS), cuda_stream(s)));

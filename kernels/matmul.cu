@@ -188,15 +188,6 @@ static void plain_product(const Gemm &g, Stream *s) {
     });
 }
 
-template <class F> static void by_activation(Activation act, F f) {
-    switch (act) {
-    case ACT_GELU: f(std::integral_constant<Activation, ACT_GELU>()); break;
-    case ACT_GELU_ERF: f(std::integral_constant<Activation, ACT_GELU_ERF>()); break;
-    case ACT_RELU: f(std::integral_constant<Activation, ACT_RELU>()); break;
-    default: f(std::integral_constant<Activation, ACT_NONE>());
-    }
-}
-
 /* Calls f with a constant W: a Pack where rows of C elements and all the addresses allow it (NULL does), else 1. */
 template <class T, class F> static void by_width(int64_t C, std::initializer_list<const void *> addresses, F f) {
     uintptr_t bits = 0;

@@ -55,7 +55,8 @@ echo "== tests"
 status=0
 make -s test >"$log" 2>&1 || status=1
 cat "$log"
-summary=$(tail -1 "$log")
+summary=$(grep "^[0-9]* passed, [0-9]* failed$" "$log" | tail -1)   # of what make test added up; nothing if it broke off
+summary=${summary:-0 passed, 1 failed}
 passed=${summary%% passed*}
 failed=$(echo "$summary" | sed 's/.* passed, \([0-9]*\) failed/\1/')
 
@@ -102,6 +103,7 @@ stage "CUDA kernels: other orders of threads" emulated test-emu-orders
 stage "CUDA kernels: bytes moved" emulated test-costs
 stage "CUDA kernels: tensor-core wrappers" emulated test-device
 stage "CUDA kernels: planted bugs" emulated test-planted
+stage "cuDNN's attention graphs" emulated test-sdpa
 if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then stage "CUDA kernels: nvcc, no warnings" with_nvcc
 else echo "== CUDA kernels: not compiled, for there is no nvcc here"
 fi

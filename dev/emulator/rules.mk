@@ -57,3 +57,15 @@ $(BUILD)/cost_test: $(BUILD)/dev/cost_test.o $(OPS_ON_CPU) $(BUILD)/race.o
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lstdc++ -o $@
 test-costs: $(BUILD)/cost_test
 	$<
+
+# The graphs of sdpa.cu against the formulas of attention: in place of cuDNN a stand-in, which works them out on the CPU.
+.PHONY: test-sdpa
+SDPA_TESTED := $(BUILD)/emu/dev/sdpa_formula.cpp.o $(BUILD)/emu/kernels/sdpa.cu.o
+$(BUILD)/emu/dev/cudnn_standin.cpp.o: EMUFLAGS += -fPIC
+$(BUILD)/sdpa/libcudnn.so.9: $(BUILD)/emu/dev/cudnn_standin.cpp.o
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) -shared -Wl,-soname,libcudnn.so.9 $^ -o $@
+$(BUILD)/sdpa/formula: $(SDPA_TESTED) | $(BUILD)/sdpa/libcudnn.so.9
+	$(CXX) $(LDFLAGS) $^ -ldl -o $@
+test-sdpa: $(BUILD)/sdpa/formula $(BUILD)/sdpa/libcudnn.so.9
+	LD_LIBRARY_PATH=$(BUILD)/sdpa $<
