@@ -654,6 +654,10 @@ if [ -n "$emulated" ]; then
     works "fp32 on the cpu" $emu --device cpu -o cpu_fp32 --dtype fp32
     loss() { sed -n 's/.*"step": *6,.*"loss": *\([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
     holds "and there the same loss to 1e-5" awk "BEGIN { d = $(loss emu_fp32) / $(loss cpu_fp32) - 1; exit !(d * d < 1e-10) }"
+    works "timed algorithms" $emu -o emu_timed --no-deterministic --algorithms kept.txt
+    holds "are kept in a file" grep -q "^gelu+aux 32 x 256 x 64 = " kept.txt
+    holds "and in checkpoints" grep -q "gelu+aux 32 x 256 x 64 = " emu_timed/last/state.json
+    works "and taken over from there" $emulated --device emu --resume auto -o emu_timed -x 7
     works "plain attention" $emu -o emu_plain --attention plain
     says "the banner says so" "plain attention"
     works "numerics checked" $emu -o emu_checked --check-numerics
@@ -663,7 +667,7 @@ if [ -n "$emulated" ]; then
     refuses "no cuDNN" "--attention cudnn cannot be had here: .*; install cuDNN 9, or use --attention auto" $emu --attention cudnn
     refuses "no GPU for the product" "--device 'cuda' (is not in this build|cannot be used here: .*); there is: .*emu" $emu --device cuda
     works "a run with checkpoints" $emu -o emu_failing --checkpoint-every 1 -x 2
-    fails "a CUDA error in the middle" "^CUDA error: a failure .*, at .*_kernel.*: .*kernel launched last was .*Checkpoints on disk are as they were" \
+    fails "a CUDA error in the middle" "^CUDA error: a failure .*, at .*_kernel.*; the kernel launched last was .*_kernel.*Checkpoints on disk are as they were" \
         env EMU_FAIL=100 $emulated --device emu --resume auto -o emu_failing -x 6
     holds "leaves the checkpoints" [ "$(readlink emu_failing/last)" = step_00000002 ]
     works "which can be resumed" $emulated --device emu --resume auto -o emu_failing -x 4

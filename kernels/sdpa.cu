@@ -42,7 +42,7 @@ static std::string library_load() {
     char name[sizeof cudnn.name];
     snprintf(name, sizeof name, "cuDNN %zu.%zu", cudnn.version / 10000, cudnn.version / 100 % 100);
     if (cudnn.version < OLDEST) return std::string(name) + " is too old; install 9.6 or later";
-    if (cudnn.version >= FAULTY_FROM && cudnn.version <= FAULTY_TO) return std::string(name) + ".0 is faulty; install 9.10.2 or later";
+    if (cudnn.version >= FAULTY_FROM && cudnn.version <= FAULTY_TO) return std::string(name) + " is faulty before 9.10.2; install that or a later one";
     snprintf(cudnn.name, sizeof cudnn.name, "%s", name);
     return "";
 }
