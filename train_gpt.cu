@@ -126,6 +126,9 @@ static int64_t largest_batch(ModelSpec spec, const Backend *backend, double byte
     return fits;
 }
 
+/* What a model may take of what is free: a device's libraries load their kernels later, and into the same memory. */
+static double room(const Backend *backend) { return (backend->host_memory ? 1 : 0.95) * backend->free_memory(); }
+
 static void print_plan(const Trainer *t) {
     char text[32];
     const ModelSpec *spec = &t->spec;
@@ -148,7 +151,7 @@ static void print_plan(const Trainer *t) {
     if (own > 0) printf("%-21s %18s\n", "libraries", text);
     format_bytes(text, (double)plan.total + own);
     printf("memory                %18s\n", text);
-    double free_bytes = t->backend->free_memory();
+    double free_bytes = room(t->backend);
     format_bytes(text, free_bytes);
     printf("largest batch         %18lld   (fits into the %s that are free)\n", (long long)largest_batch(*spec, t->backend, free_bytes), text);
 }
@@ -156,7 +159,7 @@ static void print_plan(const Trainer *t) {
 /* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */
 static void check_memory(const Trainer *t) {
     char needed[32], there[32], advice[64];
-    double total = (double)model_plan(&t->spec, t->backend).total, free_bytes = t->backend->free_memory();
+    double total = (double)model_plan(&t->spec, t->backend).total, free_bytes = room(t->backend);
     if (total <= free_bytes) return;
     format_bytes(needed, total);
     format_bytes(there, free_bytes);

@@ -12,7 +12,7 @@
 #
 # A stage takes 8 minutes at most. What it does not get to is left for the next call, which passes over what this same build has passed already
 # (unless --again). Results are written as they come to DIR/GPU-DATE.json and .md (DIR: dev/results), the output of the commands to
-# DIR/GPU-DATE.STAGE.log. --build names the folder of the programs (build/gpu): built here, or on another machine and carried here, with
+# DIR/GPU-DATE.STAGE.log. --build names the folder of the programs (build/gpu): built here, or elsewhere with ARCH=x86-64-v3 and carried here, with
 # libraries that are missing here in its folder lib. --device is for trying this script out. Exit status 0: all passed.
 stage_seconds=480
 
@@ -224,7 +224,7 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 stage_build() {
     if [ -z "$nvcc" ] && [ -x "$build/train_gpt" ]; then
-        note "carried build" passed "there is no nvcc here; $build holds programs built elsewhere"
+        check "carried build" 60 "$build/train_gpt" --help
     elif [ -z "$nvcc" ]; then
         note "nvcc" failed "there is no nvcc here, and no programs in $build: carry a build here and name it with --build"
     else

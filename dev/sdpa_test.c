@@ -52,6 +52,7 @@ static Tensor filled(DType dtype, const float *values, int64_t d0, int64_t d1, i
     }
     t.data = backend->alloc(tensor_bytes(t));
     backend->upload(t.data, host, tensor_bytes(t), NULL);
+    backend->synchronize(NULL);
     free(host);
     return t;
 }

@@ -28,12 +28,18 @@ static AttentionKind choose(int64_t B, int64_t T, int NH, int NKV, int HS, DType
     return flash_can(HS) ? ATTENTION_OWN : ATTENTION_PLAIN;
 }
 
-size_t attention_scratch(int64_t B, int64_t T, int NH, int NKV, int HS, DType dtype, int dropout, int backward) {
+static size_t scratch_of(int64_t B, int64_t T, int NH, int NKV, int HS, DType dtype, int dropout, int backward) {
     switch (choose(B, T, NH, NKV, HS, dtype, dropout, backward)) {
     case ATTENTION_CUDNN: return sdpa_workspace(B, T, NH, NKV, HS, backward);
     case ATTENTION_OWN: return backward ? flash_scratch(B, T, NH, HS) : 0;
     default: return 0;
     }
+}
+
+/* Enough also for a forward without dropout, as evaluation in a training model runs it: cuDNN may do that one and not the others. */
+size_t attention_scratch(int64_t B, int64_t T, int NH, int NKV, int HS, DType dtype, int dropout, int backward) {
+    const size_t evaluating = scratch_of(B, T, NH, NKV, HS, dtype, 0, 0), asked = scratch_of(B, T, NH, NKV, HS, dtype, dropout, backward);
+    return evaluating > asked ? evaluating : asked;
 }
 
 static AttentionKind choose_for(Tensor qkv, int NH, int NKV, Dropout drop, int backward) {

@@ -39,8 +39,13 @@ __global__ void probe_kernel() {}
 static const char *find_device(void) {
     static char why[400];
     cudaFuncAttributes attributes;
-    int count = 0;
+    int count = 0, driver = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0) {
+        snprintf(why, sizeof why, "the driver knows CUDA %d.%d, and this program was built with CUDA %d.%d: install a newer driver", driver / 1000,
+                 driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return why;
+    }
     if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
         return "no NVIDIA driver or GPU was found";
     if (error != cudaSuccess) {

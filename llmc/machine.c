@@ -66,6 +66,7 @@ static void fill(const Backend *backend, Tensor t) {
     const void *source = t.dtype == BF16 ? (const void *)halves : numbers;
     size_t bytes = tensor_bytes(t), piece = PIECE * dtype_size(t.dtype);
     for (size_t at = 0; at < bytes; at += piece) backend->upload((char *)t.data + at, source, bytes - at < piece ? bytes - at : piece, NULL);
+    backend->synchronize(NULL);   /* the source ends with this function */
 }
 
 static Tensor filled(const Backend *backend, DType dtype, int64_t rows, int64_t columns) {

@@ -167,6 +167,7 @@ uint32_t model_updates(const Model *m) { return download_state(m).updates; }
 
 void model_set_updates(Model *m, uint32_t updates) {
     m->backend->upload(&m->device_state->updates, &updates, sizeof updates, m->stream);
+    m->backend->synchronize(m->stream);
 }
 
 double model_evaluate(Model *m, const int32_t *tokens, const int32_t *targets) {

@@ -26,6 +26,8 @@ typedef emu::Stream *cudaStream_t;
 typedef emu::Event *cudaEvent_t;
 typedef emu::Graph *cudaGraph_t, *cudaGraphExec_t;
 
+enum { CUDART_VERSION = 0 };
+cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaRuntimeGetVersion(int *version);

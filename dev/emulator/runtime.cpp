@@ -178,6 +178,10 @@ cudaError_t cudaGetLastError() {
     return wanted && ++launches == atol(wanted) ? 719 : cudaSuccess;
 }
 const char *cudaGetErrorString(cudaError_t error) { return error == 719 ? "a failure that EMU_FAIL asked for" : "an error of the emulator"; }
+cudaError_t cudaDriverGetVersion(int *version) {
+    *version = 0;
+    return cudaSuccess;
+}
 cudaError_t cudaRuntimeGetVersion(int *version) {
     *version = 0;
     return cudaSuccess;
