@@ -53,11 +53,11 @@ static int wrong;
 static void check(const Case *c, int backward, int deterministic) {
     cuda_settings.deterministic = deterministic;
     const int can = sdpa_can(c->B, c->T, c->NH, c->NKV, c->HS, backward);
-    const double workspace = (double)sdpa_workspace(c->B, c->T, c->NH, c->NKV, c->HS, backward) / 1048576.0;
+    const size_t workspace = sdpa_workspace(c->B, c->T, c->NH, c->NKV, c->HS, backward);
     if (can != c->expected) wrong++;
     printf("B=%-3lld T=%-5lld NH=%-3d NKV=%-3d HS=%-4d %-24s ", (long long)c->B, (long long)c->T, c->NH, c->NKV, c->HS,
            !backward ? "forward" : deterministic ? "backward, deterministic" : "backward");
-    if (can) printf("%10.2f MiB\n", workspace);
+    if (can) printf("%12zu bytes\n", workspace);
     else printf("none: %s\n", sdpa_refusal());
 }
 

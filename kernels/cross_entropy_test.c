@@ -84,6 +84,8 @@ static void check_tilings(const Backend *b, DType dtype) {
     check_shape(b, dtype, 3, 1023, 1032, 1);
     check_shape(b, dtype, 2, 4099, 4224, 1);
     check_shape(b, dtype, 2, 24001, 24064, 1);
+    check_shape(b, dtype, 1, 24500, 24576, 1);   /* 48 KB in bf16; the next in fp32 */
+    check_shape(b, dtype, 1, 12200, 12288, 1);
     check_shape(b, dtype, 2, 50257, 50304, 1);
     check_shape(b, dtype, 2, 51000, 51200, 1);
     check_shape(b, dtype, 3, 7, 7, 1);

@@ -37,6 +37,7 @@ struct Launch {
 };
 /* Ends the program unless a GPU would take the launch. */
 void check_launch(const Launch &launch);
+bool dynamic_shared_allowed(const void *kernel, size_t bytes);
 /* Runs call(arguments) once for every thread of the grid. `size` bytes at `arguments` are the kernel's. */
 void run_grid(const Launch &launch, void (*call)(void *), void *arguments, size_t size);
 

@@ -41,7 +41,7 @@ struct Config {
 extern const Config config;
 
 /* What a GPU of today grants a block (compute capability 9.0); more static than that nvcc refuses. */
-constexpr size_t STATIC_LIMIT = 48 * 1024, SHARED_LIMIT = 227 * 1024;
+constexpr size_t STATIC_LIMIT = 48 * 1024, SHARED_LIMIT = 99 * 1024;   /* of sm_86 and sm_89; others have more */
 /* Shared memory lies in one arena per OS thread: static variables, then dynamic ones, each followed by a red zone. */
 constexpr size_t REDZONE = 64, STATIC_AREA = 96 * 1024, DYNAMIC_AREA = SHARED_LIMIT + 64 * 1024, ARENA = STATIC_AREA + DYNAMIC_AREA;
 constexpr size_t STACK_BYTES = 256 * 1024;   /* of a fiber; mapped as it is touched, with a guard page below */

@@ -13,17 +13,20 @@ namespace emu {
 static std::map<const void *, size_t> allowed_shared;   /* by kernel: dynamic shared memory beyond 48 KB */
 
 void allow_dynamic_shared(const void *kernel, size_t bytes) {
-    if (bytes > SHARED_LIMIT) fail("more dynamic shared memory is asked for than the 227 KB of a block");
+    if (bytes > SHARED_LIMIT) fail("more dynamic shared memory is asked for than the 99 KB that a block has on the smallest GPU");
     allowed_shared[kernel] = bytes;
+}
+bool dynamic_shared_allowed(const void *kernel, size_t bytes) {
+    const auto allowed = allowed_shared.find(kernel);
+    return allowed != allowed_shared.end() && allowed->second >= bytes;
 }
 static const char *refusal(const Launch &l) {
     const dim3 g = l.grid, b = l.block;
     if (b.x == 0 || b.y == 0 || b.z == 0 || b.z > 64 || uint64_t(b.x) * b.y * b.z > 1024) return "a block has 1 to 1024 threads";
     if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffff || g.y > 65535 || g.z > 65535)
         return "a grid has 1 to 2^31-1 by 65535 by 65535 blocks";
-    if (l.shared_bytes > SHARED_LIMIT) return "a block has at most 227 KB of shared memory";
-    const auto allowed = allowed_shared.find(l.address);
-    if (l.shared_bytes > STATIC_LIMIT && (allowed == allowed_shared.end() || allowed->second < l.shared_bytes))
+    if (l.shared_bytes > SHARED_LIMIT) return "a block has at most 99 KB of shared memory on the smallest GPU";
+    if (l.shared_bytes > STATIC_LIMIT && !dynamic_shared_allowed(l.address, l.shared_bytes))
         return "more than 48 KB of dynamic shared memory must be allowed before the launch";
     return nullptr;
 }

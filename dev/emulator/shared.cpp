@@ -33,8 +33,8 @@ static size_t padded(size_t bytes) { return (bytes + 15) / 16 * 16; }
 /* Without the attribute a block gets 48 KB, static and dynamic together. */
 static void check_total(const RunningBlock *b) {
     const size_t total = b->static_bytes + b->launch->shared_bytes;
-    if (total > SHARED_LIMIT) fail("the block's shared memory exceeds 227 KB");
-    if (b->launch->shared_bytes <= STATIC_LIMIT && total > STATIC_LIMIT && b->static_bytes)
+    if (total > SHARED_LIMIT) fail("the block's shared memory exceeds the 99 KB of the smallest GPU");
+    if (total > STATIC_LIMIT && b->static_bytes && !dynamic_shared_allowed(b->launch->address, b->launch->shared_bytes))
         fail("static and dynamic shared memory together exceed 48 KB");
 }
 
