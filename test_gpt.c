@@ -281,7 +281,7 @@ static bool create(Test *t, Model *m, ModelMode mode, int64_t B) {
     const Options *o = &t->dump->options;
     ModelSpec spec = {.config = t->dump->config, .dtype = t->dtype, .mode = mode, .optimizer = OPTIMIZER_ADAMW, .B = B, .T = t->dump->T};
     model_create(m, &spec, t->backend);
-    m->adamw = (AdamW){(float)o->beta1, (float)o->beta2, (float)o->eps, (float)o->weight_decay};
+    m->adamw = adamw_from_options(o);
     if (!model_read_weights(m, t->dump->path, "param.", t->error)) return false;
     fill_padding(m);
     return true;

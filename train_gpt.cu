@@ -99,12 +99,7 @@ static ModelSpec resolve_spec(Options *o, const DatasetInfo *dataset, const Back
     spec.dtype = o->dtype == 0 ? (cpu ? F32 : BF16) : o->dtype == 1 ? F32 : BF16;
     if (spec.dtype == BF16 && !backend->supports_bf16()) die("this CPU (or this build without oneDNN) has no bf16 matrix product; use --dtype fp32");
     spec.mode = o->eval_only ? MODEL_EVALUATE : MODEL_TRAIN;
-    spec.optimizer = (OptimizerKind)o->optimizer;
-    spec.B = o->batch;
-    spec.T = o->seq_len;
-    spec.recompute = (Recompute)o->recompute;
-    spec.head_chunks = o->head_chunks;
-    spec.residual_in_matmul = o->residual == 1;
+    spec_from_options(&spec, o);
     return spec;
 }
 
@@ -168,18 +163,6 @@ static void check_memory(const Trainer *t) {
     else snprintf(advice, sizeof advice, "choose a smaller --seq-len or model");
     die("this takes %s of memory, but only %s are free; %s (--plan shows what each takes, --recompute and --head-chunks save some)", needed, there,
         advice);
-}
-
-/* What the backend is told before the first op. */
-static void configure_backend(const Backend *backend, const Options *o) {
-    BackendSettings settings;
-    memset(&settings, 0, sizeof settings);
-    settings.attention = (AttentionKind)o->attention;
-    settings.tf32 = (int)o->tf32;
-    settings.deterministic = (int)o->deterministic;
-    settings.autotune = o->autotune && !o->deterministic;   /* what is timed may come out otherwise next time */
-    settings.algorithms = settings.autotune && o->algorithms[0] ? o->algorithms : NULL;
-    backend->configure(&settings);
 }
 
 static void print_banner(const Trainer *t) {
@@ -250,7 +233,8 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     if (!t->backend && backend_missing(o->device))
         die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
     if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
-    configure_backend(t->backend, o);
+    BackendSettings settings = settings_from_options(o);
+    t->backend->configure(&settings);
     if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
     bool sized = o->vocab_size || t->dataset.vocab_size;
     t->spec = resolve_spec(o, &t->dataset, t->backend);
@@ -270,10 +254,7 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     model_create(&t->model, &t->spec, t->backend);
     t->model.use_graphs = o->graphs != 0;
     t->model.state.seed = (uint64_t)o->seed;
-    t->model.adamw.beta1 = (float)o->beta1;
-    t->model.adamw.beta2 = (float)o->beta2;
-    t->model.adamw.eps = (float)o->eps;
-    t->model.adamw.weight_decay = (float)o->weight_decay;
+    t->model.adamw = adamw_from_options(o);
     t->run.best_val_loss = INFINITY;
     if (weights && resuming && !o->eval_only) {
         if (!checkpoint_load(weights, &t->model, &t->run, error)) die("cannot resume from %s: %s", weights, error);

@@ -95,12 +95,6 @@ static void set_open(Options *o, const char *name, const char *value) {
     if (!options_set(&train_options, o, name, value, FROM_FILE, error)) die("%s", error);
 }
 
-static void configure_backend(const Backend *backend, const Options *o) {
-    BackendSettings settings = {(AttentionKind)o->attention, (int)o->tf32, (int)o->deterministic, (int)o->autotune,
-                                o->autotune && o->algorithms[0] ? o->algorithms : NULL};
-    backend->configure(&settings);
-}
-
 /* The largest power of two, at most `most`, whose plan leaves a twentieth of the free memory to the libraries; 0 if not even one row fits. */
 static int64_t largest_batch(ModelSpec spec, const Backend *backend, int64_t most) {
     double room = 0.95 * backend->free_memory();
@@ -135,12 +129,8 @@ static Case make_case(Options *o, const char *model, DType dtype) {
     if (!config_from_options(&c.spec.config, o, error)) die("%s", error);
     c.spec.dtype = dtype;
     c.spec.mode = MODEL_TRAIN;
-    c.spec.optimizer = (OptimizerKind)o->optimizer;
-    c.spec.B = o->batch;
-    c.spec.T = o->seq_len;
-    c.spec.recompute = (Recompute)o->recompute;
-    c.spec.head_chunks = o->head_chunks;
-    c.adamw = (AdamW){(float)o->beta1, (float)o->beta2, (float)o->eps, (float)o->weight_decay};
+    spec_from_options(&c.spec, o);
+    c.adamw = adamw_from_options(o);
     c.grad_accum = o->grad_accum;
     c.graphs = o->graphs != 0;
     return c;
@@ -368,7 +358,6 @@ static void bench_cpu(Options *o, const char *model, const Backend *backend, dou
         pid_t child = fork();
         int status = 1;
         if (child == 0) {
-            configure_backend(backend, o);
             Result r = measure(&c, backend, false, seconds);
             print_cpu(&c, &r);
             if (json) append_json(json, &c, &r, backend, NULL);
@@ -402,10 +391,9 @@ int main(int argc, char **argv) {
     const Backend *backend = backend_find(o.device);
     if (!backend) die("--device '%s' is not in this build or machine; there is: %s", o.device, backend_names());
     bool cpu = strcmp(backend->name, "cpu") == 0;
-    if (!cpu) {
-        configure_backend(backend, &o);
-        printf("%s\n", backend->describe());
-    }
+    BackendSettings settings = settings_from_options(&o);
+    backend->configure(&settings);
+    if (!cpu) printf("%s\n", backend->describe());
     const char *const asked[] = {o.model, NULL};
     const char *const *models = o.from.model == FROM_COMMAND_LINE ? asked : cpu ? cpu_models : gpu_models;
     for (; *models; models++) {

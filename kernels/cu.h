@@ -112,7 +112,7 @@ template <class F> void by_dtype(DType dtype, F f) {
     else f(0.0f);
 }
 
-/* Lets a kernel use more than 48 KB of shared memory, static and dynamic together, for which reason it asks early; call before its launch. */
+/* Lets a kernel have so much dynamic shared memory; call before its launch. Beyond 48 KB, static memory counted in, it must be asked for. */
 template <class K> void allow_shared_memory(K kernel, size_t bytes) {
     if (bytes > 32 * 1024) CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }

@@ -167,8 +167,8 @@ static void norm_forward(Tensor residual, Tensor out, Tensor mean, Tensor rstd, 
     by_row_layout(x.dtype, C, rows_aligned(x.dtype, C, residual, out, x, delta, w, b), [&](auto layout) {
         typedef decltype(layout) L;
         typedef typename L::T T;
-        const NormForward<T> a = {(T *)residual.data, (T *)out.data, (float *)mean.data, (float *)rstd.data, (const T *)x.data, (const T
-                                  *)delta.data, (const T *)w.data, (const T *)b.data, eps, drop, N, tensor_numel(x) / x.shape[0], (int)C};
+        const NormForward<T> a = {(T *)residual.data, (T *)out.data, (float *)mean.data, (float *)rstd.data, (const T *)x.data,
+                                  (const T *)delta.data, (const T *)w.data, (const T *)b.data, eps, drop, N, tensor_numel(x) / x.shape[0], (int)C};
         const unsigned grid = (unsigned)ceil_div(N, L::ROWS);
         if (!delta.data) LAUNCH((norm_forward_kernel<L, INPUT_X>), grid, L::BLOCK, 0, cuda_stream(s), a);
         else if (drop.p == 0) LAUNCH((norm_forward_kernel<L, INPUT_SUM>), grid, L::BLOCK, 0, cuda_stream(s), a);

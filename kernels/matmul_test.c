@@ -407,7 +407,7 @@ static char *read_whole(const char *path) {
    only if it is whole and of this machine. */
 static void choices_are_kept_on(const Backend *b, DType dtype) {
     if (strcmp(b->name, "cpu") == 0 || dtype == F32) return;
-    char path[] = "/tmp/algorithms_testXXXXXX";
+    char path[] = P_tmpdir "/algorithms_testXXXXXX";
     const BackendSettings usual = {ATTENTION_AUTO, 0, 1, 0, NULL}, timing = {ATTENTION_AUTO, 0, 0, 1, path};
     const int file = mkstemp(path);
     assert_true(file >= 0);

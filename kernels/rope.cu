@@ -39,8 +39,7 @@ template <class E, RopeLayout LAYOUT> __global__ void __launch_bounds__(BLOCK, 5
     for (int h = 0; h < HEADS; h++)
         if (first + h < a.touched) low[h] = load_pack<P>(head + h * a.HS), high[h] = load_pack<P>(head + h * a.HS + half);
     #pragma unroll
-
-        for (int i = 0; i < 2 * N / 4; i++)
+    for (int i = 0; i < 2 * N / 4; i++)
         turns[i] = load_pack<Vec<float>>(rotation + 4 * i + (LAYOUT == ROPE_HALF || 4 * i < N ? 0 : half - N));
     #pragma unroll
     for (int h = 0; h < HEADS; h++) {

@@ -100,6 +100,19 @@ bool config_from_options(Config *c, const Options *o, char error[ERROR_SIZE]) {
     return config_check(c, error);
 }
 
+BackendSettings settings_from_options(const Options *o) {
+    BackendSettings settings = {
+        .attention = (AttentionKind)o->attention, .tf32 = (int)o->tf32, .deterministic = (int)o->deterministic,
+        .autotune = o->autotune && !o->deterministic,   /* what is timed may come out otherwise next time */
+    };
+    if (settings.autotune && o->algorithms[0]) settings.algorithms = o->algorithms;
+    return settings;
+}
+
+AdamW adamw_from_options(const Options *o) {
+    return (AdamW){(float)o->beta1, (float)o->beta2, (float)o->eps, (float)o->weight_decay};
+}
+
 bool config_check(Config *c, char error[ERROR_SIZE]) {
     static const struct { const char *name; size_t field; int64_t most; } sizes[] = {
         {"n_layer", offsetof(Config, L), 1024}, {"n_head", offsetof(Config, NH), 4096}, {"n_kv_head", offsetof(Config, NKV), 4096},

@@ -35,6 +35,9 @@ void config_to_options(const Config *config, Options *options);
 /* The architecture that the options describe, with derived sizes filled in; vocab_size must be known by now. False with the reason if
    the sizes contradict each other. */
 bool config_from_options(Config *config, const Options *options, char error[ERROR_SIZE]);
+/* What the options say to the backend before its first op, and to AdamW. The settings point into the options. */
+BackendSettings settings_from_options(const Options *options);
+AdamW adamw_from_options(const Options *options);
 /* The checks of config_from_options, for a config from anywhere; sets Vp. */
 bool config_check(Config *config, char error[ERROR_SIZE]);
 /* False, with the first field that differs and both values, unless a and b are the same architecture (dropout and maxT of a model without

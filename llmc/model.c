@@ -233,6 +233,15 @@ void model_copy_logits(Model *m, float *logits) {
 
 /* ---- memory ----------------------------------------------------------------------------------------------------------------- */
 
+void spec_from_options(ModelSpec *spec, const Options *o) {
+    spec->optimizer = (OptimizerKind)o->optimizer;
+    spec->B = o->batch;
+    spec->T = o->seq_len;
+    spec->recompute = (Recompute)o->recompute;
+    spec->residual_in_matmul = o->residual == 1;
+    spec->head_chunks = o->head_chunks;
+}
+
 const char *const arena_names[ARENAS] = {"parameters", "master weights", "gradients", "optimizer moments", "activations", "constants"};
 
 /* Unless --head-chunks says otherwise, at most so many bytes of logits at once: what a CPU's memory gladly spares, and what keeps a GPU's

@@ -35,6 +35,9 @@ typedef struct {
     int64_t head_chunks;       /* pieces in which the logits of a micro-batch are made; 0: as few as a bound on their memory allows */
 } ModelSpec;
 
+/* What the options say of a spec, but for config, dtype and mode, which depend on more. */
+void spec_from_options(ModelSpec *spec, const Options *options);
+
 /* The activations, declared once: field, exists, dtype (A: the model's), rank, shape. LAYER tensors are kept for backward, one a layer, up to
    the level of recomputation named; from there on, and in MODEL_EVALUATE and MODEL_GENERATE, all layers share one. CACHE tensors are one a
    layer always; they come first, so that they stay where they are when the rest is laid out again for another number of positions. */
