@@ -9,6 +9,7 @@ CUDA     ?= auto
 EMU      ?= auto
 BUILD    ?= build
 BIN      ?= .
+PYTHON   ?= python3
 
 CFLAGS  ?= -O3 -g
 override CFLAGS += -std=gnu11 -Wall -Wextra $(if $(WERROR),-Werror) -fno-math-errno -fno-trapping-math -MMD -MP -I.
@@ -25,6 +26,7 @@ HAVE_ONEDNN := $(if $(filter 0,$(ONEDNN)),,$(call probe,\043include <oneapi/dnnl
 ifeq ($(ONEDNN)$(HAVE_ONEDNN),1)
 $(error ONEDNN=1 but oneDNN was not found: install libdnnl-dev, or use ONEDNN=0 for the portable matmul)
 endif
+HAVE_PCRE2 := $(call probe,\043define PCRE2_CODE_UNIT_WIDTH 8\n\043include <pcre2.h>\nint main(void){return pcre2_config(PCRE2_CONFIG_JIT$(comma)0)==0;},-lpcre2-8)
 HAVE_CXX := $(if $(filter 0,$(EMU)),,$(call probe,int main(void){return 0;},-x c++ -lstdc++))
 NVCC := $(if $(filter 0,$(CUDA)),,$(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc)))
 CUDA_RELEASE := $(if $(NVCC),$(shell $(NVCC) --version | sed -n 's/.*release \([0-9]*\).*/\1/p'))
@@ -38,11 +40,11 @@ $(error the CUDA toolkit here is release $(CUDA_RELEASE), and 12 or later is nee
 endif
 # For the GPUs present; without one, for what is in use, and PTX for what comes.
 CUDA_ARCHS ?= $(or $(GPU_ARCHS),80 86 89 90)
-$(info $(CC): oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (for $(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(GPU_ARCHS),found,not found))))
+$(info $(CC): PCRE2 $(if $(HAVE_PCRE2),yes,no (no byte-pair encoding)), oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (for $(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(GPU_ARCHS),found,not found))))
 endif
-override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN)
+override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(HAVE_PCRE2),-DUSE_PCRE2)
 override LDFLAGS += $(if $(OPENMP),-fopenmp)
-override LDLIBS := $(if $(HAVE_ONEDNN),-ldnnl) $(if $(USE_CUDA),-lcublasLt -ldl -Xlinker -rpath=$(abspath $(dir $(NVCC))../lib64)) $(LDLIBS)
+override LDLIBS := $(if $(HAVE_PCRE2),-lpcre2-8) $(if $(HAVE_ONEDNN),-ldnnl) $(if $(USE_CUDA),-lcublasLt -ldl -Xlinker -rpath=$(abspath $(dir $(NVCC))../lib64)) $(LDLIBS)
 
 PROGRAMS := train_gpt sample_gpt tokenizer test_gpt
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c))
@@ -56,7 +58,7 @@ EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
 
-.PHONY: all tests test check bench lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.PHONY: all tests test check bench bench-tokenizer lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
 .SECONDARY:
 all: $(PROGRAMS)
 tests: $(TESTS)
@@ -134,6 +136,9 @@ check:
 	sh dev/check_includes.sh
 bench: $(BUILD)/dev/bench
 	$(BUILD)/dev/bench
+# Beside Hugging Face tokenizers and tiktoken, of which PYTHON must have both.
+bench-tokenizer: $(BIN)/tokenizer $(BUILD)/dev/bench_bpe
+	$(PYTHON) dev/bench_tokenizer.py --tokenizer $(BIN)/tokenizer --encoder $(BUILD)/dev/bench_bpe
 # The matmul algorithms of cuBLASLt, timed, on a GPU; the plans of cuDNN for an H100, without one.
 lt-probe: $(BUILD)/dev/lt_probe
 sdpa-plan: $(BUILD)/dev/sdpa_plan

@@ -1,9 +1,12 @@
-/* tokenizer.c: main() of the tokenizer: makes a character vocabulary and token shards of a text, encodes, and decodes. */
+/* tokenizer.c: main() of the tokenizer: its commands, and the one for characters. */
 #define _GNU_SOURCE   /* open_memstream */
+#include "llmc/arguments.h"
 #include "llmc/dataloader.h"
 #include "llmc/error.h"
 #include "llmc/json.h"
 #include "llmc/tokenizer.h"
+#include "llmc/tokenizer_commands.h"
+#include "llmc/tokenizer_train.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -12,43 +15,70 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: tokenizer chars --input FILE --out DIR    token shards of a text, its characters the tokens\n"
+    "usage: tokenizer train --input FILES... --vocab-size N --out DIR    a byte-pair vocabulary of texts\n"
+    "       tokenizer shards --vocab DIR --input FILES... --out DIR    token shards of documents\n"
+    "       tokenizer chars --input FILE --out DIR    token shards of a text, its characters the tokens\n"
+    "       tokenizer stats --vocab DIRS... --input FILES...    vocabularies compared\n"
     "       tokenizer encode --vocab DIR              text on standard input to token numbers on standard output\n"
     "       tokenizer decode --vocab DIR              and back\n"
     "\n"
+    "train writes DIR/vocab.json, DIR/merges.txt and DIR/tokenizer.json:\n"
+    "  --input FILES...     texts; any bytes will do, and files larger than the memory\n"
+    "  --vocab-size N       tokens: 256 bytes, merged pairs, and the special tokens, which come last\n"
+    "  --special TEXT       cuts the text and is a token of its own, as \"<|endoftext|>\"; may be given several times\n"
+    "  --out DIR            made if missing\n"
+    "  --threads N          default: one for each processor; the result does not depend on it\n"
+    "shards writes DIR/train_000000.bin ..., DIR/val_000000.bin ..., the vocabulary and, last, DIR/dataset.json,\n"
+    "if that is not there yet:\n"
+    "  --vocab DIR          of byte pairs, with a token <|endoftext|>, which goes before each document\n"
+    "  --input FILES...     NAME.txt: documents with the text <|endoftext|> between; NAME.jsonl: a JSON object a line;\n"
+    "                       -: such lines on standard input\n"
+    "  --out DIR            made if missing\n"
+    "  --field NAME         member of the objects that holds the text (default text)\n"
+    "  --val-fraction F     share of the documents, drawn by their number, that goes to validation (default 0.01)\n"
+    "  --val-documents N    or: the first N documents\n"
+    "  --val-input FILES... or: all documents of these files\n"
+    "  --shard-tokens N     tokens in a shard (default 100000000)\n"
+    "  --seed S             of what is drawn (default 0)\n"
+    "  --source TEXT        where the text came from, for dataset.json (default: the first of FILES)\n"
+    "  --threads N          default: one for each processor; the result does not depend on it\n"
+    "  --skip-bad           leaves out JSON lines that are broken or have no text, and counts them\n"
+    "  --force              replaces the dataset that is there\n"
     "chars writes DIR/train.bin, DIR/val.bin, DIR/characters.json and, last, DIR/dataset.json:\n"
     "  --input FILE         UTF-8 text\n"
     "  --out DIR            made if missing\n"
     "  --val-fraction F     share of the text, at its end, that becomes val.bin (default 0.1)\n"
     "  --source TEXT        where the text came from, for dataset.json (default: FILE)\n"
     "  --sha256 HEX         of the text, for dataset.json (default: left out)\n"
-    "encode turns every character into a token, the newline at the end too (printf avoids it).\n";
+    "stats prints bytes per token, speed, and the time for The Pile:\n"
+    "  --vocab DIRS...      of any kind\n"
+    "  --input FILES...     as for shards\n"
+    "  --documents N        drawn from each file (default 1000)\n"
+    "  --field NAME, --seed S   as for shards\n"
+    "encode and decode take texts and token lists of any size:\n"
+    "  --vocab DIR          tokenizer.json, or vocab.json and merges.txt, or characters.json\n"
+    "  --input FILE         default: standard input\n"
+    "  --output FILE        default: standard output\n"
+    "  --format F           of the tokens: text (decimal numbers), u16 or u32 (little-endian, no header)\n"
+    "  --special TEXT...    further special tokens: of the number that they have in the vocabulary, else the next free one\n"
+    "  --ordinary           encode: special tokens in the text are taken as letters\n"
+    "  --bytes              decode: bytes as they are; else what is not UTF-8 becomes U+FFFD\n"
+    "  --threads N          default: one for each processor\n"
+    "encode turns all of the text into tokens, the newline at the end too (printf avoids it).\n";
 
 /* ---- Options ---- */
 
 typedef struct {
-    const char *input, *out, *val_fraction, *source, *sha256, *vocab;
+    const char *input, *out, *val_fraction, *source, *sha256;
 } Arguments;
 
-/* `--name value` or `--name=value` into the field; true if argument number *i was that option. */
-static bool take(const char *name, const char **value, int argc, char **argv, int *i) {
-    size_t length = strlen(name);
-    if (strncmp(argv[*i], name, length) != 0) return false;
-    if (argv[*i][length] == '=') *value = argv[*i] + length + 1;
-    else if (argv[*i][length]) return false;
-    else if (*i + 1 >= argc) die("%s needs a value; see tokenizer --help", name);
-    else *value = argv[++*i];
-    return true;
-}
-
-static Arguments parse(int argc, char **argv, bool chars) {
+static Arguments parse(int argc, char **argv) {
     Arguments a = { 0 };
-    for (int i = 2; i < argc; i++) {
-        bool known = chars ? take("--input", &a.input, argc, argv, &i) || take("--out", &a.out, argc, argv, &i) ||
-                                 take("--val-fraction", &a.val_fraction, argc, argv, &i) ||
-                                 take("--source", &a.source, argc, argv, &i) || take("--sha256", &a.sha256, argc, argv, &i)
-                           : take("--vocab", &a.vocab, argc, argv, &i);
-        if (!known) die("the command %s has no option '%s'; see tokenizer --help", argv[1], argv[i]);
+    for (ArgumentList list = { argc, argv, 2 }; list.at < argc; list.at++) {
+        bool known = argument_text(&list, "--input", &a.input) || argument_text(&list, "--out", &a.out) ||
+                     argument_text(&list, "--val-fraction", &a.val_fraction) || argument_text(&list, "--source", &a.source) ||
+                     argument_text(&list, "--sha256", &a.sha256);
+        if (!known) die("the command chars has no option '%s'; see tokenizer --help", argv[list.at]);
     }
     return a;
 }
@@ -68,7 +98,18 @@ static void check_sha256(const char *text) {
 
 typedef struct {
     int64_t vocab_size, train, val;
+    int64_t train_bytes, val_bytes;   /* of text behind the tokens */
 } Counts;
+
+/* Bytes of the first n characters of text[length], which is UTF-8. */
+static int64_t bytes_of_characters(const char *text, size_t length, int64_t n) {
+    size_t at = 0;
+    for (int64_t seen = -1; at < length; at++) {
+        seen += (text[at] & 0xC0) != 0x80;
+        if (seen == n) break;
+    }
+    return (int64_t)at;
+}
 
 static char *describe(const Arguments *a, Counts counts, size_t *length) {
     char *text = NULL;
@@ -77,7 +118,8 @@ static char *describe(const Arguments *a, Counts counts, size_t *length) {
     fprintf(memory, "{\"vocab_size\": %" PRId64 ", \"tokenizer\": \"characters\", \"source\": ", counts.vocab_size);
     json_write_string(memory, a->source ? a->source : a->input);
     if (a->sha256) fprintf(memory, ", \"sha256\": \"%s\"", a->sha256);
-    fprintf(memory, ", \"tokens\": {\"train\": %" PRId64 ", \"val\": %" PRId64 "}}\n", counts.train, counts.val);
+    fprintf(memory, ", \"tokens\": {\"train\": %" PRId64 ", \"val\": %" PRId64 "}", counts.train, counts.val);
+    fprintf(memory, ", \"bytes\": {\"train\": %" PRId64 ", \"val\": %" PRId64 "}}\n", counts.train_bytes, counts.val_bytes);
     CHECK(fclose(memory) == 0);
     return text;
 }
@@ -107,7 +149,7 @@ static void write_dataset(const Arguments *a, const Tokenizer *tokenizer, const 
 }
 
 static int command_chars(int argc, char **argv) {
-    Arguments a = parse(argc, argv, true);
+    Arguments a = parse(argc, argv);
     char error[ERROR_SIZE];
     FileMap text;
     if (!a.input || !a.out) die("the command chars needs --input FILE and --out DIR");
@@ -119,8 +161,10 @@ static int command_chars(int argc, char **argv) {
     int64_t count;
     int32_t *tokens = tokenizer_encode(tokenizer, (const char *)text.data, text.size, &count, error);
     CHECK(tokens);
-    Counts counts = { tokenizer_vocab_size(tokenizer), (int64_t)(count * (1 - val_fraction)), 0 };
+    Counts counts = { tokenizer_vocab_size(tokenizer), (int64_t)(count * (1 - val_fraction)), 0, 0, 0 };
     counts.val = count - counts.train;
+    counts.train_bytes = bytes_of_characters((const char *)text.data, text.size, counts.train);
+    counts.val_bytes = (int64_t)text.size - counts.train_bytes;
     if (counts.train < 2 || counts.val < 2 || counts.train > INT32_MAX || counts.val > INT32_MAX)
         die("'%s' is too %s: of its %" PRId64 " characters %" PRId64 " are for training and %" PRId64 " for validation, where 2 to %d "
             "are possible", a.input, count < INT32_MAX ? "short" : "long", count, counts.train, counts.val, INT32_MAX);
@@ -133,78 +177,22 @@ static int command_chars(int argc, char **argv) {
     return 0;
 }
 
-/* ---- encode and decode ---- */
+/* ---- Commands ---- */
 
-static Tokenizer *open_vocabulary(int argc, char **argv) {
-    Arguments a = parse(argc, argv, false);
-    char error[ERROR_SIZE];
-    if (!a.vocab) die("the command %s needs --vocab DIR, the directory of characters.json", argv[1]);
-    Tokenizer *tokenizer = tokenizer_open(a.vocab, error);
-    if (!tokenizer) die("%s", error);
-    return tokenizer;
-}
-
-/* All of standard input, NUL-terminated. */
-static char *read_input(size_t *length) {
-    enum { PIECE = 1 << 16 };
-    char *text = NULL;
-    size_t n;
-    *length = 0;
-    do {
-        text = xrealloc(text, *length + PIECE + 1);
-        n = fread(text + *length, 1, PIECE, stdin);
-        *length += n;
-    } while (n > 0);
-    if (ferror(stdin)) die("cannot read standard input: %s", strerror(errno));
-    text[*length] = 0;
-    return text;
-}
-
-static int finish_output(void) {
-    if (fflush(stdout) != 0 || ferror(stdout)) die("cannot write standard output: %s", strerror(errno));
-    return 0;
-}
-
-static int command_encode(int argc, char **argv) {
-    Tokenizer *tokenizer = open_vocabulary(argc, argv);
-    size_t length;
-    int64_t count;
-    char error[ERROR_SIZE], *text = read_input(&length);
-    int32_t *tokens = tokenizer_encode(tokenizer, text, length, &count, error);
-    if (!tokens) die("standard input: %s", error);
-    for (int64_t i = 0; i < count; i++) printf(i ? " %d" : "%d", tokens[i]);
-    putchar('\n');
-    free(tokens);
-    free(text);
-    tokenizer_free(tokenizer);
-    return finish_output();
-}
-
-static int command_decode(int argc, char **argv) {
-    Tokenizer *tokenizer = open_vocabulary(argc, argv);
-    size_t length;
-    char *text = read_input(&length), *save = NULL;
-    if (strlen(text) != length) die("the input holds NUL bytes, where token numbers are needed");
-    for (char *word = strtok_r(text, " \t\r\n", &save); word; word = strtok_r(NULL, " \t\r\n", &save)) {
-        char *end;
-        errno = 0;
-        long token = strtol(word, &end, 10);
-        const char *bytes = *end || errno || token != (int32_t)token ? NULL : tokenizer_token(tokenizer, (int32_t)token, &length);
-        if (!bytes) die("'%s' is no token number from 0 to %" PRId64, word, tokenizer_vocab_size(tokenizer) - 1);
-        fwrite(bytes, 1, length, stdout);
-    }
-    free(text);
-    tokenizer_free(tokenizer);
-    return finish_output();
-}
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    { "train", tokenizer_train_command },   { "shards", tokenizer_shards_command }, { "chars", command_chars },
+    { "stats", tokenizer_stats_command },   { "encode", tokenizer_encode_command }, { "decode", tokenizer_decode_command },
+};
 
 int main(int argc, char **argv) {
     error_program_name(argv[0]);
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return fputs(usage, stdout) < 0;
-    if (argc < 2) die("a command is missing: chars, encode or decode; see tokenizer --help");
-    if (strcmp(argv[1], "chars") == 0) return command_chars(argc, argv);
-    if (strcmp(argv[1], "encode") == 0) return command_encode(argc, argv);
-    if (strcmp(argv[1], "decode") == 0) return command_decode(argc, argv);
-    die("there is no command '%s'; there are chars, encode and decode", argv[1]);
+    if (argc < 2) die("a command is missing: train, shards, chars, stats, encode or decode; see tokenizer --help");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc, argv);
+    die("there is no command '%s'; there are train, shards, chars, stats, encode and decode", argv[1]);
 }

@@ -3,6 +3,7 @@
 #include "llmc/checkpoint.h"
 #include "llmc/dataloader.h"
 #include "llmc/error.h"
+#include "llmc/hellaswag.h"
 #include "llmc/logger.h"
 #include "llmc/machine.h"
 #include "llmc/schedule.h"
@@ -20,6 +21,8 @@ typedef struct {
     ModelSpec spec;
     Model model;
     DataLoader *train, *val;
+    double val_bytes_per_token;  /* 0: unknown */
+    Hellaswag *hellaswag;        /* NULL: not asked for */
     Logger *logger;
     RunState run;
     int64_t saved_step;          /* of the newest checkpoint */
@@ -217,6 +220,18 @@ static void cut_trailing_slashes(char *path) {
     for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
 }
 
+/* What evaluation needs besides the loaders. */
+static void open_evaluation(Trainer *t, const char *vocabulary) {
+    char error[ERROR_SIZE];
+    const Options *o = &t->options;
+    DatasetInfo val;
+    if (!dataset_info_read(&val, o->val_data, error)) die("%s", error);
+    t->val_bytes_per_token = dataset_bytes_per_token(&val, dataloader_tokens(t->val));
+    dataset_info_free(&val);
+    if (o->hellaswag[0]) t->hellaswag = hellaswag_open(o->hellaswag, vocabulary, t->spec.config.V, o->hellaswag_limit, error);
+    if (o->hellaswag[0] && !t->hellaswag) die("%s", error);
+}
+
 static void report_bad_numbers(const char *op, int output);
 static const Trainer *current_trainer;   /* for report_bad_numbers */
 
@@ -247,6 +262,8 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     else if (o->profile) t->backend = backend_timed(t->backend);
     t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
+    if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
+    open_evaluation(t, t->dataset.directory ? t->dataset.directory : weights);
     t->tokens = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->tokens);
     t->targets = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->targets);
     print_banner(t);
@@ -274,7 +291,7 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
 /* ---- evaluation ------------------------------------------------------------------------------------------------------------- */
 
 /* Mean loss over --eval-batches micro-batches spread evenly over the split, always the same ones; over all of it if that is 0. */
-static double evaluate(Trainer *t, const DataLoader *loader) {
+static double evaluate(Trainer *t, DataLoader *loader) {
     int64_t B = t->spec.B, rows = dataloader_rows(loader), batches = t->options.eval_batches, valid = 0;
     int64_t all = (rows + B - 1) / B;
     if (batches == 0 || batches > all) batches = all;
@@ -285,6 +302,17 @@ static double evaluate(Trainer *t, const DataLoader *loader) {
         valid += n;
     }
     return valid > 0 ? sum / (double)valid : 0;
+}
+
+static void measure(Trainer *t, StepReport *report) {
+    report->train_loss = evaluate(t, t->train);
+    report->val_loss = evaluate(t, t->val);
+    report->val_bits_per_byte = bits_per_byte(report->val_loss, t->val_bytes_per_token);
+    if (!t->hellaswag) return;
+    HellaswagScore score = hellaswag_evaluate(t->hellaswag, &t->model);
+    report->hellaswag_examples = score.examples;
+    report->hellaswag_acc = score.acc;
+    report->hellaswag_acc_norm = score.acc_norm;
 }
 
 /* ---- the loop --------------------------------------------------------------------------------------------------------------- */
@@ -300,10 +328,12 @@ static void save(Trainer *t, bool best) {
     t->saved_step = t->run.step;
 }
 
-/* Loads the whole batch first, because the loss is the mean over its valid targets. */
+/* Loads the whole batch first, because the loss is the mean over its valid targets; the next one is made while this one trains. */
 static void load_batch(Trainer *t, int64_t G) {
     int64_t B = t->spec.B, rows = G * B;
+    int64_t next = t->run.step + 1;
     t->valid_targets = dataloader_batch(t->train, t->run.samples, rows, t->tokens, t->targets);
+    if (next < t->options.steps) dataloader_prefetch(t->train, t->run.samples + rows, schedule_grad_accum(&t->options, next) * B);
 }
 
 /* Puts a whole step before the device without waiting for it. */
@@ -344,8 +374,7 @@ static bool due(int64_t step, int64_t every) { return every > 0 && step % every 
 
 static void evaluate_step(Trainer *t, StepReport *report) {
     report->evaluated = true;
-    report->train_loss = evaluate(t, t->train);
-    report->val_loss = evaluate(t, t->val);
+    measure(t, report);
     if (!isfinite(report->train_loss) || !isfinite(report->val_loss))
         die("step %lld: the evaluation gives a train loss of %f and a validation loss of %f; the checkpoints are as they were",
             (long long)report->step, report->train_loss, report->val_loss);
@@ -418,6 +447,7 @@ static void close_trainer(Trainer *t) {
     logger_close(t->logger);
     dataloader_close(t->train);
     dataloader_close(t->val);
+    hellaswag_close(t->hellaswag);
     dataset_info_free(&t->dataset);
     model_free(&t->model);
     free(t->tokens);
@@ -432,9 +462,12 @@ int main(int argc, char **argv) {
     error_program_name("train_gpt");
     open_trainer(&trainer, argc, argv);
     if (trainer.options.eval_only) {
-        double train_loss = evaluate(&trainer, trainer.train), val_loss = evaluate(&trainer, trainer.val);
-        printf("train loss %.4f | val loss %.4f | val ppl %.2f\n", train_loss, val_loss, exp(val_loss));
-        if (!isfinite(train_loss) || !isfinite(val_loss)) die("the loss is not finite");
+        StepReport report;
+        memset(&report, 0, sizeof report);
+        measure(&trainer, &report);
+        logger_print_evaluation(&report);
+        printf("\n");
+        if (!isfinite(report.train_loss) || !isfinite(report.val_loss)) die("the loss is not finite");
         close_trainer(&trainer);
         return 0;
     }

@@ -138,7 +138,7 @@ for file in train.bin val.bin characters.json dataset.json; do holds "chars writ
 bin/tokenizer encode --vocab data <text >tokens && bin/tokenizer decode --vocab data <tokens >decoded
 holds "encode and decode give the text again" cmp text decoded
 works "help" bin/tokenizer --help
-refuses "no command" "chars, encode or decode" bin/tokenizer
+refuses "no command" "chars, stats, encode or decode" bin/tokenizer
 refuses "unknown command" "no command 'words'" bin/tokenizer words
 refuses "unknown option" "no option '--inputs'" bin/tokenizer chars --inputs text
 refuses "missing text" "missing.*No such file" bin/tokenizer chars --input missing --out x
@@ -149,6 +149,137 @@ printf 'caf\351' >latin1 && : >nothing
 refuses "text that is no UTF-8" "line 1, character 4 .*not UTF-8" bin/tokenizer chars --input latin1 --out x
 refuses "empty text" "empty" bin/tokenizer chars --input nothing --out x
 refuses "no vocabulary" "no vocabulary in 'empty'" bin/tokenizer decode --vocab empty
+refuses "a character that it lacks" "'standard input': line 2, character 3: .* is not among" sh -c 'printf "the\nse#a" | bin/tokenizer encode --vocab data'
+refuses "a token that it lacks" "token number 2 is '999', which is no token number from 0 to" sh -c 'echo 1 999 | bin/tokenizer decode --vocab data'
+
+# Documents, the same as text and as JSON lines; and a vocabulary of them, whose first 256 tokens are the bytes.
+mkdir words && awk '{ printf("%s%s\n", NR % 7 == 1 && NR > 1 ? "<|endoftext|>\n" : "", $0) }' text >words/all.txt
+awk 'NR % 7 == 1 { printf("%s{\"id\": %d, \"text\": \"", NR > 1 ? "\"}\n" : "", NR) } { printf "%s\\n", $0 } END { print "\"}" }' text >words/all.jsonl
+head -c 300000 /dev/urandom >words/bytes
+if bin/tokenizer train --input words/all.txt --vocab-size 320 --special "<|endoftext|>" --out pairs >/dev/null 2>"$work/stderr"; then
+    group "tokenizer streams"
+    encode="bin/tokenizer encode --vocab pairs"
+    decode="bin/tokenizer decode --vocab pairs"
+    works "encode a text" $encode --input words/all.txt --output tokens
+    works "decode it" $decode --input tokens --output decoded
+    holds "which gives it again" cmp words/all.txt decoded
+    holds "in fewer tokens" [ "$(wc -w <tokens)" -lt $(($(size words/all.txt) / 2)) ]
+    for format in text u16 u32; do
+        $encode --format $format --threads 3 <words/bytes >tokens && $decode --format $format --bytes --threads 3 <tokens >decoded
+        holds "any bytes as $format" cmp words/bytes decoded
+    done
+    holds "u32 takes twice the bytes of u16" [ "$(size tokens)" -eq $((2 * $($encode --format u16 <words/bytes | wc -c))) ]
+    # More than a piece, cut where a special token, a word and a run of blanks may be.
+    { for _ in 1 2 3 4 5 6 7 8 9; do cat words/all.txt words/bytes; done; printf '<|endoftext|>%070000d%70000s' 1 ' '; } >words/large
+    for threads in 1 4; do $encode --threads $threads --format u16 <words/large >tokens$threads; done
+    holds "threads change nothing" cmp tokens1 tokens4
+    $decode --format u16 --bytes --output decoded <tokens4
+    holds "a text of many pieces" cmp words/large decoded
+    encodes() {
+        printf "$1" >words/one
+        shift
+        [ "$($encode "$@" <words/one)" = "$expected" ]
+    }
+    expected="319 65" && holds "a special token" encodes '<|endoftext|>A'
+    expected="65 320 66 321" && holds "more of them" encodes 'A<a>B<b>' --special '<a>' '<b>'
+    holds "as decode has them" [ "$(echo 65 320 66 321 | $decode --special '<a>' --special='<b>')" = 'A<a>B<b>' ]
+    holds "letters like others" [ "$(printf '<|endoftext|>' | $encode --ordinary | wc -w)" -gt 5 ]
+    expected="" && holds "nothing" encodes ''
+    printf 'H\357\277\275i\357\277\275' >words/one && echo 72 195 105 240 159 | $decode >decoded
+    holds "what is no UTF-8 is replaced" cmp words/one decoded
+    printf 'H\303i\360\237' >words/one && echo 72 195 105 240 159 | $decode --bytes >decoded
+    holds "but not with --bytes" cmp words/one decoded
+    refuses "token beyond the vocabulary" "'standard input': token number 3 is '320', which is no token number from 0 to 319" sh -c "echo 1 2 320 | $decode"
+    refuses "a word" "token number 2 is '-2'" sh -c "printf '1\n-2 3' | $decode"
+    refuses "bytes for numbers" "token number [0-9]+ is '.*', which is no token" sh -c "$decode <words/bytes"
+    refuses "token beyond it in u16" "token number 2 is '65535'" sh -c "printf '\101\000\377\377' | $decode --format u16"
+    refuses "half a token" "ends within token number 2" sh -c "printf '\101\000\102' | $decode --format u16"
+    refuses "format" "--format is 'u8'; expected text, u16 or u32" $encode --format u8
+    refuses "no threads" "--threads is '0'; expected a whole number from 1" $encode --threads 0
+    refuses "no vocabulary given" "the command encode needs --vocab" bin/tokenizer encode
+    refuses "missing vocabulary" "no directory 'nowhere'" $encode --vocab nowhere
+    [ -e gpt2 ] || refuses "GPT-2's, which is not there" "data/prepare.py gpt2" bin/tokenizer encode --vocab gpt2
+    mkdir halfpairs && cp pairs/vocab.json halfpairs
+    refuses "vocabulary without merges" "merges.txt" $encode --vocab halfpairs
+    refuses "special characters" "vocabulary of characters, which has no special tokens" bin/tokenizer encode --vocab data --special x
+    refuses "missing input" "cannot open 'missing'" $encode --input missing
+    refuses "a directory" "cannot read 'empty': Is a directory" $encode --input empty
+    refuses "output that cannot be" "cannot create 'missing/tokens'" $encode --input text --output missing/tokens
+    fails "standard output is full" "cannot write standard output: No space left" sh -c "$encode --input words/large >/dev/full"
+    fails "the same of tokens" "cannot write standard output: No space left" sh -c "$decode --format u16 --input tokens4 >/dev/full"
+    echo 1 2 x >tokens
+    cp decoded before
+    fails "a token that it lacks leaves the older output" "token number 3" $decode --input tokens --output decoded
+    holds "as it was" cmp before decoded
+    holds "and nothing beside it" [ ! -e decoded.tmp ]
+    rm before
+
+    group "tokenizer shards"
+    shards="bin/tokenizer shards --vocab pairs"
+    works "shards of a text" $shards --input words/all.txt --out set --val-fraction 0.2 --shard-tokens 2000
+    for file in train_000000.bin train_000001.bin val_000000.bin dataset.json tokenizer.json; do holds "shards writes $file" [ -s set/$file ]; done
+    works "of JSON lines" $shards --input words/all.jsonl --out lines --val-fraction 0.2 --shard-tokens 2000 --source words/all.txt --threads 1
+    holds "the same" diff -r set lines
+    works "of JSON lines on standard input" sh -c "$shards --input - --out piped --val-fraction 0.2 --shard-tokens 2000 --source words/all.txt <words/all.jsonl"
+    holds "the same again" diff -r set piped
+    count() { sed -nE "s/.*\"$1\": \{\"train\": ([0-9]+), \"val\": ([0-9]+)\}.*/\1 + \2/p" $2/dataset.json; }
+    holds "every document is somewhere" [ $(($(count documents set))) -eq "$(wc -l <words/all.jsonl)" ]
+    holds "every byte is" [ $(($(count bytes set))) -eq $(($(size text) + 1)) ]   # the newline that its end lacks
+    tail -q -c +1025 set/train_*.bin set/val_*.bin | $decode --format u16 | tr -d '\n' | awk 'BEGIN { RS = "<" } { sub(/^.*>/, ""); print }' | sort >found
+    tr -d '\n' <words/all.txt | awk 'BEGIN { RS = "<" } { sub(/^.*>/, ""); print } END { print "" }' | sort >expected
+    holds "documents are whole" cmp expected found
+    works "a model of them" bin/train_gpt -i 'set/train_*.bin' -j 'set/val_*.bin' --n-layer 1 --n-head 1 --n-embd 16 -t 16 -b 2 -g 1 -x 2 --eval-batches 2 -o setrun
+    works "again" $shards --input words/all.txt --out set
+    says "nothing is done" "'set' holds a dataset already; --force"
+    untouched "again changes nothing"
+    works "by force, another seed" $shards --input words/all.txt --out lines --val-fraction 0.2 --shard-tokens 2000 --seed 1 --force
+    holds "other documents" [ -n "$(cmp set/val_000000.bin lines/val_000000.bin 2>&1)" ]
+    works "the first documents for validation" $shards --input words/all.txt --out lines --val-documents 3 --force
+    says "three" "^validation: 3 documents"
+    holds "shards of the older set are gone" [ "$(echo lines/*.bin)" = "lines/train_000000.bin lines/val_000000.bin" ]
+    works "a text for validation" $shards --input words/all.txt --val-input words/all.jsonl --out lines --force
+    holds "all of it" [ "$(count documents lines)" = "$(wc -l <words/all.jsonl) + $(wc -l <words/all.jsonl)" ]
+    { head -2 words/all.jsonl; echo '{"text": 1}'; echo '{"text": "a"'; tail -1 words/all.jsonl; } >words/bad.jsonl
+    fails "a line without text" "words/bad.jsonl, line 3: there is no text under \"text\"" $shards --input words/bad.jsonl --out x
+    fails "another field" "line 1: there is no text under \"words\"" $shards --input words/bad.jsonl --out x --field words
+    works "without the bad lines" $shards --input words/bad.jsonl --out skipped --skip-bad --val-documents 1
+    says "which are counted" "left out: 2 bad lines"
+    copy set before
+    fails "a broken line leaves the older set" "line 3" $shards --input words/bad.jsonl --out set --force
+    holds "in place" diff -r before set
+    fails "one document" "of 1 documents 1 are for training and 0 for validation" sh -c "mv text text.txt; $shards --input text.txt --out x; s=\$?; mv text.txt text; exit \$s"
+    : >words/nothing.txt
+    fails "no text" "there is no text in 'words/nothing.txt'" $shards --input words/nothing.txt --out x
+    holds "of which nothing is left" [ ! -e x ]
+    refuses "parquet" "'words/all.parquet' is neither NAME.txt nor NAME.jsonl" $shards --input words/all.parquet --out x
+    refuses "two ways to choose" "only one" $shards --input words/all.txt --out x --val-documents 3 --val-fraction 0.1
+    refuses "characters" "'data' is a vocabulary of characters; the command chars" $shards --vocab data --input words/all.txt --out x
+    refuses "beside characters" "'data' holds a dataset of characters" $shards --input words/all.txt --out data --force
+    bin/tokenizer train --input words/all.txt --vocab-size 300 --out plain >/dev/null
+    refuses "a vocabulary without end of text" "has no token <.endoftext.>.*--special" $shards --vocab plain --input words/all.txt --out x
+    mkdir small
+    if mount -t tmpfs -o size=100k tmpfs small 2>/dev/null; then
+        works "a small disk" $shards --input words/all.jsonl --out small/set --val-documents 2
+        copy small/set before
+        cat words/large words/large >words/large.txt
+        fails "full disk" "cannot write 'small/set/new.tmp/train_00000[0-9].bin': No space left" $shards --input words/large.txt --out small/set --force --val-documents 1
+        holds "full disk: the older set stays" diff -r before small/set
+        rm words/large.txt
+        umount small
+    fi
+    rmdir small
+
+    group "tokenizer stats"
+    works "stats" bin/tokenizer stats --vocab pairs plain --input words/all.txt words/all.jsonl --documents 50
+    holds "a line for each pair" [ "$(grep -Ec '^words/all.(txt|jsonl) +(pairs|plain) +3[0-9]+ +50 +[0-9.]+ +[1-9][0-9.]+ +[0-9.]+ +[0-9.]+ (min|h|days)$' "$work/stdout")" -eq 4 ]
+    works "stats of characters" bin/tokenizer stats --vocab data --input words/all.jsonl
+    fails "stats of no text" "there is no text in 'words/nothing.txt'" bin/tokenizer stats --vocab pairs --input words/nothing.txt
+    refuses "stats of nothing" "needs --vocab" bin/tokenizer stats --vocab pairs
+elif grep -q PCRE2 "$work/stderr"; then
+    echo "command line, byte pairs: left out ($(cat "$work/stderr"))"
+else
+    fail "train" "no vocabulary was made"
+fi
 
 # ---- Training works ----
 
@@ -368,6 +499,40 @@ refuses "out lies below a file" "cannot create the directory 'text'.*in the way"
 refuses "out cannot be made" "cannot create the directory '/proc/run'" $tiny -o /proc/run
 refuses "a refused command leaves the older run in place" "expected a number" $tiny -o run --lr x
 refuses "bad data leave the older run in place" "no token file" $tiny -o run -i missing.bin
+
+group "evaluation and documents"
+# The text is ASCII: a token is a byte.
+bits_per_loss() {
+    sed -nE 's/.*"val_loss": ([0-9.]+).*"val_bits_per_byte": ([0-9.]+).*/\1 \2/p' "$1/log.jsonl" |
+        awk '{ d = $2 - $1 / log(2); n++; if (!(d < 1e-6 && d > -1e-6)) bad = 1 } END { exit bad || n != 4 }'
+}
+holds "the log has bits per byte" bits_per_loss run
+works "evaluation prints them" bin/train_gpt --eval-only --resume auto -o run
+says "as the loss over ln 2" "\| $(sed -nE '$s/.*"val_bits_per_byte": ([0-9.]+).*/\1/p' run/log.jsonl | xargs printf %.4f) bits per byte$"
+copy data silent
+sed 's/, "bytes".*/}/' data/dataset.json >silent/dataset.json
+works "a dataset that does not know its bytes" $tiny -i silent/train.bin -j silent/val.bin -x 1 -o quiet
+holds "there they are absent" [ -z "$(grep bits_per_byte quiet/log.jsonl; grep 'bits per byte' "$work/stdout")" ]
+printf 'h\303\251 h\303\251 h\303\251 ' >accents
+works "characters of two bytes" bin/tokenizer chars --input accents --out accented --val-fraction 0.34
+holds "are counted as bytes" grep -q '"tokens": {"train": 5, "val": 4}, "bytes": {"train": 7, "val": 5}' accented/dataset.json
+endings='"endings": ["out", "and slept", "home again", "they went out"]'
+for label in 0 3 1; do echo "{\"context\": \"old men went\", $endings, \"label\": $label}"; done >swag
+works "HellaSwag of a model" bin/train_gpt --eval-only --resume auto -o run --hellaswag swag
+says "three labels of one example: at most a third is right" "HellaSwag acc 0\.(0000|3333), acc_norm 0\.(0000|3333)$"
+works "HellaSwag in a run" $tiny -x 2 -o swagrun --hellaswag swag --hellaswag-limit 1
+holds "its log has the scores" grep -Eq '"hellaswag_acc": [01], "hellaswag_acc_norm": [01], "hellaswag_examples": 1' swagrun/log.jsonl
+refuses "HellaSwag without a file" "cannot open 'no/file'" $tiny -o never --hellaswag no/file
+refuses "HellaSwag of no examples" "'text', line 1: " $tiny -o never --hellaswag text
+refuses "documents without their token" "no dataset.json beside 'data/train.bin' does" $tiny -o never --doc-start
+copy data documents
+newline=$(printf '\n' | bin/tokenizer encode --vocab data)
+sed "s/{/{\"end_of_text\": $newline, /" data/dataset.json >documents/dataset.json
+works "rows that begin at documents" $tiny -i documents/train.bin -j documents/val.bin --doc-start -o docs
+works "half of it" $tiny -i documents/train.bin -j documents/val.bin --doc-start --max-time 1e-9 -o halfdocs
+works "the rest of it" bin/train_gpt --resume auto --max-time 0 -o halfdocs
+holds "resumed: the same bits" same_state docs halfdocs
+holds "other rows than without" [ -n "$(same_state docs again2 2>&1)" ]
 
 group "batches"
 works "grad-accum 4 x batch 2" $tiny --log-every 1 --dropout 0.1 -b 2 -g 4 -o accumulated

@@ -1,7 +1,6 @@
 /* dataloader.c: see dataloader.h. */
 #include "dataloader.h"
 #include "error.h"
-#include "json.h"
 #include "kernels/philox.h"
 
 #include <dirent.h>
@@ -9,156 +8,9 @@
 #include <glob.h>
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- Shards ---- */
-
-enum { HEADER_BYTES = 256 * 4, WRITE_BLOCK = 4096 };
-
-static const struct { uint32_t magic, version; int width; } formats[] = {{20240520, 1, 2}, {20240801, 7, 4}};
-
-/* Files are little-endian whatever the machine is; compilers turn these into single instructions. */
-static uint32_t read_u32(const unsigned char *at) { return at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24; }
-
-static void store(unsigned char *at, uint32_t value, int width) {
-    for (int i = 0; i < width; i++) at[i] = (unsigned char)(value >> 8 * i);
-}
-
-int32_t shard_token(const Shard *shard, int64_t index) {
-    const unsigned char *at = shard->tokens + index * shard->width;
-    return shard->width == 2 ? at[0] | at[1] << 8 : (int32_t)read_u32(at);
-}
-
-static bool parse_header(Shard *shard, const unsigned char *data, size_t size, const char *path, int format, char error[ERROR_SIZE]) {
-    if (size < HEADER_BYTES)
-        return file_error(error, "'%s' is cut off: it has %zu bytes, fewer than the %d of a shard's header", path, size, HEADER_BYTES);
-    uint32_t version = read_u32(data + 4), known = formats[format].version;
-    if (version != known)
-        return file_error(error, "'%s' is a token shard of version %" PRIu32 ", where only %" PRIu32 " is known", path, version, known);
-    int64_t count = (int32_t)read_u32(data + 8);
-    size_t bytes = size - HEADER_BYTES;
-    int width = formats[format].width;
-    if (count <= 0) return file_error(error, "'%s' holds no tokens: its header counts %" PRId64, path, count);
-    if (bytes != (uint64_t)count * width)
-        return file_error(error, "'%s' is damaged: its header counts %" PRId64 " tokens (%" PRIu64 " bytes), but %zu bytes follow it; "
-                          "copy or prepare it again", path, count, (uint64_t)count * width, bytes);
-    *shard = (Shard){ .tokens = data + HEADER_BYTES, .width = width, .count = count };
-    return true;
-}
-
-bool shard_parse(Shard *shard, const void *data, size_t size, const char *path, bool headerless, char error[ERROR_SIZE]) {
-    *shard = (Shard){ 0 };
-    if (size == 0) return file_error(error, "'%s' is empty, where a token shard is needed", path);
-    uint32_t magic = size >= 4 ? read_u32(data) : 0;
-    for (int format = 0; format < 2; format++)
-        if (magic == formats[format].magic) return parse_header(shard, data, size, path, format, error);
-    if (!headerless)
-        return file_error(error, "'%s' is no token shard (it begins with %" PRIu32 ", not with 20240520 or 20240801); if it is a "
-                          "headerless file of nanoGPT, give --vocab-size or run data/nanogpt_meta.py on its directory; text is prepared by "
-                          "data/prepare.sh", path, magic);
-    if (size % 2) return file_error(error, "'%s' is no file of uint16 tokens: it has an odd number of bytes, %zu", path, size);
-    *shard = (Shard){ .tokens = data, .width = 2, .count = size / 2 };
-    return true;
-}
-
-bool shard_open(Shard *shard, const char *path, bool headerless, char error[ERROR_SIZE]) {
-    *shard = (Shard){ 0 };
-    FileMap map;
-    if (!file_map(&map, path, error)) return false;
-    if (!shard_parse(shard, map.data, map.size, path, headerless, error)) {
-        file_unmap(&map);
-        return false;
-    }
-    shard->map = map;
-    shard->path = xstrdup(path);
-    return true;
-}
-
-void shard_close(Shard *shard) {
-    file_unmap(&shard->map);
-    free(shard->path);
-    *shard = (Shard){ 0 };
-}
-
-bool shard_write(const char *path, const int32_t *tokens, int64_t count, int64_t vocab_size, char error[ERROR_SIZE]) {
-    if (count < 1 || count > INT32_MAX)
-        return file_error(error, "cannot write %" PRId64 " tokens to '%s': a shard holds 1 to %d", count, path, INT32_MAX);
-    int format = vocab_size > 65536, width = formats[format].width;
-    unsigned char block[WRITE_BLOCK] = { 0 };
-    store(block, formats[format].magic, 4);
-    store(block + 4, formats[format].version, 4);
-    store(block + 8, (uint32_t)count, 4);
-    FileWriter *file = file_create(path);
-    file_write(file, block, HEADER_BYTES);
-    size_t used = 0;
-    for (int64_t i = 0; i < count; i++) {
-        CHECK(tokens[i] < vocab_size && tokens[i] >= (width == 4 ? -1 : 0));
-        store(block + used, (uint32_t)tokens[i], width);
-        used += width;
-        if (used == sizeof block || i == count - 1) {
-            file_write(file, block, used);
-            used = 0;
-        }
-    }
-    return file_close(file, NULL, error);
-}
-
-/* ---- dataset.json ---- */
-
-/* The directory of a file, or of a pattern of files; a directory is its own. */
-static char *dataset_directory(const char *path) {
-    if (path_is_directory(path)) return xstrdup(path);
-    const char *slash = strrchr(path, '/');
-    if (!slash) return xstrdup(".");
-    return slash == path ? xstrdup("/") : xprintf("%.*s", (int)(slash - path), path);
-}
-
-/* Takes the text of a member; false if the member is there and is no text. */
-static bool take_text(const Json *json, const char *key, char **text) {
-    const char *found = json_get_string(json, key);
-    if (found) *text = xstrdup(found);
-    return found || !json_get(json, key);
-}
-
-static bool read_fields(DatasetInfo *info, const Json *json, const char *path, char error[ERROR_SIZE]) {
-    if (json->type != JSON_OBJECT) return file_error(error, "'%s' is no dataset description: it is JSON, but no object", path);
-    bool whole = json_get_integer(json, "vocab_size", &info->vocab_size);
-    if (json_get(json, "vocab_size") && !(whole && info->vocab_size >= 1 && info->vocab_size <= INT32_MAX))
-        return file_error(error, "'%s': vocab_size must be a whole number from 1 to %d", path, INT32_MAX);
-    if (!take_text(json, "tokenizer", &info->tokenizer) || !take_text(json, "source", &info->source) ||
-        !take_text(json, "sha256", &info->sha256))
-        return file_error(error, "'%s': tokenizer, source and sha256 must be texts", path);
-    return true;
-}
-
-bool dataset_info_read(DatasetInfo *info, const char *shard_path, char error[ERROR_SIZE]) {
-    *info = (DatasetInfo){ 0 };
-    char *directory = dataset_directory(shard_path), *path = path_join(directory, "dataset.json");
-    bool good = true;
-    if (path_exists(path)) {
-        size_t length;
-        char cause[ERROR_SIZE / 2], *text = file_read_text(path, 1 << 20, &length, error);
-        Json *json = text ? json_parse(text, length, cause, sizeof cause) : NULL;
-        if (text && !json) file_error(error, "'%s' is broken: %s", path, cause);
-        good = json && read_fields(info, json, path, error);
-        json_free(json);
-        free(text);
-        if (good) info->directory = xstrdup(directory);
-        else dataset_info_free(info);
-    }
-    free(directory);
-    free(path);
-    return good;
-}
-
-void dataset_info_free(DatasetInfo *info) {
-    free(info->tokenizer);
-    free(info->source);
-    free(info->sha256);
-    free(info->directory);
-    *info = (DatasetInfo){ 0 };
-}
 
 /* ---- Finding the files ---- */
 
@@ -214,8 +66,18 @@ void dataloader_require_files(const char *pattern) {
 
 /* ---- Opening ---- */
 
+/* Rows that are being made, or were, on a thread of their own. */
+typedef struct {
+    int64_t first_row, rows;       /* rows is 0 where there are none */
+    int32_t *tokens, *targets;     /* (rows,T) */
+    int64_t valid;                 /* targets >= 0; -1: see error */
+    char error[ERROR_SIZE];
+} Ahead;
+
+enum { MOST_MAPS = 1024 };         /* the system allows 65,530 to a process */
+
 struct DataLoader {
-    Shard *shards;
+    Shard *shards;                 /* mapped when a row is first read from them */
     int64_t count;                 /* shards */
     SampleOrder order;
     int64_t T, vocab_size;
@@ -223,16 +85,31 @@ struct DataLoader {
     int64_t tokens;
     int64_t *crops_before;         /* (count+1) places where a crop may begin, in the shards before each one */
     int64_t *rows_before;          /* (count+1) whole rows likewise */
+    int64_t epoch;                 /* that rows_before_visit is of, or -1 */
+    int64_t *rows_before_visit;    /* (count+1) whole rows in the shards that this epoch visits before each visit */
+    int64_t maps;                  /* made so far */
+    int64_t mapped[MOST_MAPS];     /* map number i is of shard mapped[i % MOST_MAPS] */
+    int32_t end_of_text;           /* at which rows begin, or -1 */
+    bool *no_documents;            /* (count) found to be so */
+    Ahead ahead;
+    bool running;                  /* the thread */
+    pthread_t thread;
 };
 
 static void check_lengths(const DataLoader *loader, const char *pattern) {
-    int64_t longest = 0;
+    int64_t longest = 0, short_ones = 0;
+    const Shard *left_out = NULL;
     for (int64_t s = 0; s < loader->count; s++) {
         if (loader->shards[s].count > loader->shards[longest].count) longest = s;
-        if (loader->shards[s].count <= loader->T && loader->rows_before[loader->count] > 0)
-            warn("'%s' is left out: its %" PRId64 " tokens are too few for a row of %" PRId64, loader->shards[s].path,
-                 loader->shards[s].count, loader->T);
+        if (loader->shards[s].count > loader->T) continue;
+        short_ones++;
+        left_out = &loader->shards[s];
     }
+    if (loader->rows_before[loader->count] > 0 && short_ones == 1)
+        warn("'%s' is left out: its %" PRId64 " tokens are too few for a row of %" PRId64, left_out->path, left_out->count, loader->T);
+    if (loader->rows_before[loader->count] > 0 && short_ones > 1)
+        warn("%" PRId64 " of %" PRId64 " files are left out, as '%s' of %" PRId64 " tokens: too few for a row of %" PRId64, short_ones,
+             loader->count, left_out->path, left_out->count, loader->T);
     if (loader->rows_before[loader->count] == 0)
         die("'%s'%s%s%s holds %" PRId64 " tokens, fewer than the %" PRId64 " that a row needs (--seq-len %" PRId64
             " and one more); give a smaller --seq-len or more text",
@@ -240,58 +117,92 @@ static void check_lengths(const DataLoader *loader, const char *pattern) {
             loader->count > 1 ? "'," : "", loader->shards[longest].count, loader->T + 1, loader->T);
 }
 
-__attribute__((noreturn))
-static void refuse_token(const DataLoader *loader, const Shard *shard, int64_t index) {
+static bool refuse_token(const DataLoader *loader, const Shard *shard, int64_t index, char error[ERROR_SIZE]) {
     int32_t token = shard_token(shard, index);
     if (token == -1)
-        die("'%s': the token at offset %" PRId64 " is 4294967295, \"no target\", and cannot be an input of the model", shard->path, index);
-    die("'%s': the token at offset %" PRId64 " is %" PRIu32 ", but the vocabulary has %" PRId64 " tokens; the file belongs to another "
-        "tokenizer, or --vocab-size is wrong", shard->path, index, (uint32_t)token, loader->vocab_size);
+        return file_error(error, "'%s': the token at offset %" PRId64 " is 4294967295, \"no target\", and cannot be an input of the model",
+                          shard->path, index);
+    return file_error(error, "'%s': the token at offset %" PRId64 " is %" PRIu32 ", but the vocabulary has %" PRId64 " tokens; the file "
+                      "belongs to another tokenizer, or --vocab-size is wrong", shard->path, index, (uint32_t)token, loader->vocab_size);
 }
 
-/* A file of another tokenizer is refused before a run begins, and without reading all of a huge one. */
-static void check_first_tokens(const DataLoader *loader, const Shard *shard) {
-    enum { FIRST = 1 << 20 };
-    int64_t n = shard->count < FIRST ? shard->count : FIRST;
+/* Files of another tokenizer are refused before a run begins, and without reading all of them: the first FIRST tokens are looked at, and in each
+   file those that cost nothing, for they come with the page of the header. */
+static bool check_first_tokens(const DataLoader *loader, const Shard *shard, char error[ERROR_SIZE]) {
+    enum { FIRST = 1 << 20, PAGE = 4096, HEADER = 1024 };
+    int64_t n = (PAGE - HEADER) / shard->width;
+    if (FIRST - loader->tokens > n) n = FIRST - loader->tokens;
+    if (n > shard->count) n = shard->count;
+    shard_will_read(shard, 0, n);
     for (int64_t i = 0; i < n; i++) {
         int32_t token = shard_token(shard, i);
-        if (token < -1 || token >= loader->vocab_size) refuse_token(loader, shard, i);
+        if (token < -1 || token >= loader->vocab_size) return refuse_token(loader, shard, i, error);
     }
+    return true;
+}
+
+/* Opens a file, checks and counts it, and closes it until a row of it is wanted. */
+static void add_shard(DataLoader *loader, int64_t s, const char *path, bool headerless) {
+    char error[ERROR_SIZE];
+    Shard *shard = &loader->shards[s];
+    if (!shard_open(shard, path, headerless, error) || !check_first_tokens(loader, shard, error)) die("%s", error);
+    shard_unmap(shard);
+    loader->tokens += shard->count;
+    loader->crops_before[s + 1] = loader->crops_before[s] + (shard->count > loader->T ? shard->count - loader->T : 0);
+    loader->rows_before[s + 1] = loader->rows_before[s] + (shard->count - 1) / loader->T;
 }
 
 DataLoader *dataloader_open(const char *pattern, SampleOrder order, int64_t T, int64_t vocab_size, uint64_t seed, bool headerless) {
     CHECK(T >= 1 && vocab_size >= 1);
     Names names = names_of(pattern);
     DataLoader *loader = xcalloc(1, sizeof *loader);
-    *loader = (DataLoader){ .count = names.count, .order = order, .T = T, .vocab_size = vocab_size, .seed = seed };
+    *loader = (DataLoader){ .count = names.count, .order = order, .T = T, .vocab_size = vocab_size, .seed = seed, .epoch = -1,
+                            .end_of_text = -1 };
     loader->shards = xcalloc(loader->count, sizeof *loader->shards);
     loader->crops_before = xcalloc(loader->count + 1, sizeof *loader->crops_before);
     loader->rows_before = xcalloc(loader->count + 1, sizeof *loader->rows_before);
-    for (int64_t s = 0; s < loader->count; s++) {
-        char error[ERROR_SIZE];
-        if (!shard_open(&loader->shards[s], names.names[s], headerless, error)) die("%s", error);
-        int64_t count = loader->shards[s].count;
-        loader->tokens += count;
-        loader->crops_before[s + 1] = loader->crops_before[s] + (count > T ? count - T : 0);
-        loader->rows_before[s + 1] = loader->rows_before[s] + (count - 1) / T;
-    }
+    loader->rows_before_visit = xcalloc(loader->count + 1, sizeof *loader->rows_before_visit);
+    loader->no_documents = xcalloc(loader->count, sizeof *loader->no_documents);
+    for (int64_t s = 0; s < loader->count; s++) add_shard(loader, s, names.names[s], headerless);
     check_lengths(loader, pattern);
-    for (int64_t s = 0; s < loader->count; s++) check_first_tokens(loader, &loader->shards[s]);
     names_free(&names);
     return loader;
 }
 
+/* Until the thread has ended nobody else may look at anything that a row changes: maps, epoch, no_documents, ahead. */
+static void wait_for_thread(DataLoader *loader) {
+    if (loader->running) pthread_join(loader->thread, NULL);
+    loader->running = false;
+}
+
 void dataloader_close(DataLoader *loader) {
     if (!loader) return;
+    wait_for_thread(loader);
     for (int64_t s = 0; s < loader->count; s++) shard_close(&loader->shards[s]);
     free(loader->shards);
     free(loader->crops_before);
     free(loader->rows_before);
+    free(loader->rows_before_visit);
+    free(loader->no_documents);
+    free(loader->ahead.tokens);
+    free(loader->ahead.targets);
     free(loader);
 }
 
 int64_t dataloader_tokens(const DataLoader *loader) { return loader->tokens; }
 int64_t dataloader_rows(const DataLoader *loader) { return loader->rows_before[loader->count]; }
+
+/* The shard, mapped. A map more than MOST_MAPS takes the place of the oldest. */
+static const Shard *mapped_shard(DataLoader *loader, int64_t s, char error[ERROR_SIZE]) {
+    Shard *shard = &loader->shards[s];
+    if (shard->tokens) return shard;
+    if (!shard_map(shard, error)) return NULL;
+    shard_read_around(shard, loader->order == SAMPLE_SHARDS);
+    int64_t *slot = &loader->mapped[loader->maps % MOST_MAPS];
+    if (loader->maps++ >= MOST_MAPS) shard_unmap(&loader->shards[*slot]);
+    *slot = s;
+    return shard;
+}
 
 /* ---- Order ---- */
 
@@ -324,7 +235,7 @@ typedef struct {
     int64_t shard, start;   /* the row is the tokens start ... start+T of that shard */
 } Place;
 
-/* The shard s with before[s] <= index < before[s + 1]. */
+/* The i with before[i] <= index < before[i + 1], of the shards or visits that `before` sums up. */
 static int64_t find_shard(const DataLoader *loader, const int64_t *before, int64_t index) {
     int64_t low = 0, high = loader->count;
     while (high - low > 1) {
@@ -342,24 +253,24 @@ static Place place_of_crop(const DataLoader *loader, int64_t row) {
     return (Place){ shard, crop - loader->crops_before[shard] };
 }
 
-/* A walk over the shards of an epoch; `before` rows lie in the shards visited before this one. */
-typedef struct {
-    int64_t epoch, visit, before;
-} Walk;
+static int64_t rows_of_shard(const DataLoader *loader, int64_t shard) { return loader->rows_before[shard + 1] - loader->rows_before[shard]; }
 
-/* The walk only goes forward, so that a batch passes the shards once and not once for each row. */
-static Place place_in_shuffled_shards(const DataLoader *loader, Walk *walk, int64_t row) {
-    int64_t epoch = row / dataloader_rows(loader), shard, rows;
-    row %= dataloader_rows(loader);
-    if (walk->epoch != epoch) *walk = (Walk){ .epoch = epoch };
+/* Sums up the rows of an epoch's visits, once an epoch, so that a row is found among thousands of shards by bisection. */
+static void begin_epoch(DataLoader *loader, int64_t epoch, uint64_t order_key) {
+    int64_t *before = loader->rows_before_visit;
+    for (int64_t visit = 0; visit < loader->count; visit++)
+        before[visit + 1] = before[visit] + rows_of_shard(loader, shuffled(visit, loader->count, order_key));
+    loader->epoch = epoch;
+}
+
+static Place place_in_shuffled_shards(DataLoader *loader, int64_t row) {
+    int64_t epoch = row / dataloader_rows(loader);
     uint64_t order_key = random_bits(loader->seed, RANDOM_SHARD_ORDER, epoch, 0);
-    for (;; walk->visit++, walk->before += rows) {
-        shard = shuffled(walk->visit, loader->count, order_key);
-        rows = loader->rows_before[shard + 1] - loader->rows_before[shard];
-        if (row < walk->before + rows) break;
-    }
+    if (epoch != loader->epoch) begin_epoch(loader, epoch, order_key);
+    row %= dataloader_rows(loader);
+    int64_t visit = find_shard(loader, loader->rows_before_visit, row), shard = shuffled(visit, loader->count, order_key);
     uint64_t row_key = random_bits(loader->seed, RANDOM_ROW_ORDER, epoch, (uint32_t)shard);
-    return (Place){ shard, shuffled(row - walk->before, rows, row_key) * loader->T };
+    return (Place){ shard, shuffled(row - loader->rows_before_visit[visit], rows_of_shard(loader, shard), row_key) * loader->T };
 }
 
 static Place place_in_order(const DataLoader *loader, int64_t row) {
@@ -368,37 +279,128 @@ static Place place_in_order(const DataLoader *loader, int64_t row) {
     return (Place){ shard, (row - loader->rows_before[shard]) * loader->T };
 }
 
+/* ---- Document starts ---- */
+
+/* The first place of a document in the shard at or after `from`, else the first one before it, that leaves room for a row; or -1. */
+static int64_t document_in_shard(const DataLoader *loader, const Shard *shard, int64_t from) {
+    int64_t place = shard_find(shard, loader->end_of_text, from, shard->count - loader->T);
+    return place >= 0 ? place : shard_find(shard, loader->end_of_text, 0, from);
+}
+
+/* Moves a place on to the next document, around the end of its shard, and where that has none to the shards after it. */
+static bool move_to_document(DataLoader *loader, Place *place, char error[ERROR_SIZE]) {
+    for (int64_t i = 0; i < loader->count; i++) {
+        int64_t s = (place->shard + i) % loader->count;
+        if (loader->no_documents[s]) continue;
+        const Shard *shard = mapped_shard(loader, s, error);
+        if (!shard) return false;
+        int64_t start = document_in_shard(loader, shard, i == 0 ? place->start : 0);
+        if (start >= 0) {
+            *place = (Place){ s, start };
+            return true;
+        }
+        loader->no_documents[s] = true;
+    }
+    return file_error(error, "--doc-start: no end-of-text token (%" PRId32 ") with %" PRId64 " tokens behind it is in '%s'%s; give a smaller "
+                      "--seq-len, or leave --doc-start out", loader->end_of_text, loader->T, loader->shards[0].path,
+                      loader->count > 1 ? " and its like" : "");
+}
+
+void dataloader_begin_at_documents(DataLoader *loader, int64_t end_of_text) {
+    char error[ERROR_SIZE];
+    Place first = { 0, 0 };
+    if (end_of_text < 0)
+        die("--doc-start needs data that names its end-of-text token, and no dataset.json beside '%s' does (\"end_of_text\": N); leave "
+            "--doc-start out, or prepare the data with a vocabulary that has such a token", loader->shards[0].path);
+    if (end_of_text >= loader->vocab_size)
+        die("--doc-start: the data's end-of-text token is %" PRId64 ", but the vocabulary has %" PRId64 " tokens", end_of_text,
+            loader->vocab_size);
+    wait_for_thread(loader);
+    loader->ahead.rows = 0;
+    loader->end_of_text = (int32_t)end_of_text;
+    if (!move_to_document(loader, &first, error)) die("%s", error);
+}
+
 /* ---- Batches ---- */
 
-/* tokens(T) and targets(T) of one row; returns the number of targets >= 0. */
-static int64_t copy_row(const DataLoader *loader, Place place, int32_t *tokens, int32_t *targets) {
-    const Shard *shard = &loader->shards[place.shard];
+/* tokens(T) and targets(T) of one row; returns the number of targets >= 0, or -1 with the reason. */
+static int64_t copy_row(DataLoader *loader, Place place, int32_t *tokens, int32_t *targets, char error[ERROR_SIZE]) {
+    const Shard *shard = mapped_shard(loader, place.shard, error);
     int64_t T = loader->T;
-    for (int64_t t = 0; t <= T; t++) {
+    if (shard && loader->order == SAMPLE_CROPS) shard_will_read(shard, place.start, T + 1);
+    for (int64_t t = 0; shard && t <= T; t++) {
         int32_t token = shard_token(shard, place.start + t);
         bool valid = token >= 0 && token < loader->vocab_size;
-        if (!valid && !(token == -1 && t == T)) refuse_token(loader, shard, place.start + t);
+        if (!valid && !(token == -1 && t == T)) {
+            refuse_token(loader, shard, place.start + t, error);
+            return -1;
+        }
         if (t < T) tokens[t] = token;
         if (t > 0) targets[t - 1] = token;
     }
-    return targets[T - 1] >= 0 ? T : T - 1;
+    return !shard ? -1 : targets[T - 1] >= 0 ? T : T - 1;
 }
 
-int64_t dataloader_batch(const DataLoader *loader, int64_t first_row, int64_t rows, int32_t *tokens, int32_t *targets) {
-    CHECK(first_row >= 0);
-    Walk walk = { .epoch = -1 };
+/* The rows of a batch; returns the number of targets >= 0, or -1 with the reason. */
+static int64_t copy_batch(DataLoader *loader, int64_t first_row, int64_t rows, int32_t *tokens, int32_t *targets, char error[ERROR_SIZE]) {
     int64_t valid = 0, T = loader->T;
     for (int64_t i = 0; i < rows; i++) {
         int64_t row = first_row + i;
-        Place place = loader->order == SAMPLE_CROPS ? place_of_crop(loader, row) : place_in_shuffled_shards(loader, &walk, row);
-        valid += copy_row(loader, place, tokens + i * T, targets + i * T);
+        Place place = loader->order == SAMPLE_CROPS ? place_of_crop(loader, row) : place_in_shuffled_shards(loader, row);
+        if (loader->end_of_text >= 0 && !move_to_document(loader, &place, error)) return -1;
+        int64_t n = copy_row(loader, place, tokens + i * T, targets + i * T, error);
+        if (n < 0) return -1;
+        valid += n;
     }
     return valid;
 }
 
-int64_t dataloader_batch_in_order(const DataLoader *loader, int64_t first_row, int64_t rows, int32_t *tokens, int32_t *targets) {
+static void *copy_ahead(void *argument) {
+    DataLoader *loader = argument;
+    Ahead *a = &loader->ahead;
+    a->valid = copy_batch(loader, a->first_row, a->rows, a->tokens, a->targets, a->error);
+    return NULL;
+}
+
+void dataloader_prefetch(DataLoader *loader, int64_t first_row, int64_t rows) {
+    CHECK(first_row >= 0 && rows >= 1);
+    wait_for_thread(loader);
+    Ahead *a = &loader->ahead;
+    size_t bytes = rows * loader->T * sizeof(int32_t);
+    a->tokens = xrealloc(a->tokens, bytes);
+    a->targets = xrealloc(a->targets, bytes);
+    a->first_row = first_row;
+    a->rows = rows;
+    loader->running = pthread_create(&loader->thread, NULL, copy_ahead, loader) == 0;
+    if (!loader->running) a->rows = 0;   /* no thread to be had: the batch will be made when it is asked for */
+}
+
+int64_t dataloader_batch(DataLoader *loader, int64_t first_row, int64_t rows, int32_t *tokens, int32_t *targets) {
     CHECK(first_row >= 0);
+    char error[ERROR_SIZE];
+    wait_for_thread(loader);
+    Ahead *a = &loader->ahead;
+    bool ready = a->rows > 0 && a->rows == rows && a->first_row == first_row;
+    int64_t valid = ready ? a->valid : copy_batch(loader, first_row, rows, tokens, targets, error);
+    if (valid < 0) die("%s", ready ? a->error : error);
+    if (ready) {
+        size_t bytes = rows * loader->T * sizeof(int32_t);
+        memcpy(tokens, a->tokens, bytes);
+        memcpy(targets, a->targets, bytes);
+        a->rows = 0;
+    }
+    return valid;
+}
+
+int64_t dataloader_batch_in_order(DataLoader *loader, int64_t first_row, int64_t rows, int32_t *tokens, int32_t *targets) {
+    CHECK(first_row >= 0);
+    char error[ERROR_SIZE];
     int64_t valid = 0, T = loader->T;
-    for (int64_t i = 0; i < rows; i++) valid += copy_row(loader, place_in_order(loader, first_row + i), tokens + i * T, targets + i * T);
+    wait_for_thread(loader);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t n = copy_row(loader, place_in_order(loader, first_row + i), tokens + i * T, targets + i * T, error);
+        if (n < 0) die("%s", error);
+        valid += n;
+    }
     return valid;
 }

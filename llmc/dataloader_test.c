@@ -1,255 +1,8 @@
-/* dataloader_test.c: formats, refusals, order and completeness of the data loader. */
-#include "dataloader.h"
-#include "error.h"
+/* dataloader_test.c: refusals, order and completeness of the data loader. */
+#include "dataloader_test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-
-#include <fcntl.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-enum { MAGIC16 = 20240520, MAGIC32 = 20240801, HEADER = 1024 };
-
-static char directory[] = P_tmpdir "/dataloader_test.XXXXXX";
-static char error[ERROR_SIZE];
-
-/* ---- Helpers ---- */
-
-static int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
-
-/* Every test works in a directory of its own name. */
-static char *at(const char *name) {
-    static char path[8][256];
-    static int next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", directory, name);
-    return p;
-}
-
-static void make(const char *name) { assert_true(directory_create(at(name), error)); }
-
-static void write_bytes(const char *path, const void *data, size_t size) {
-    FileWriter *file = file_create(path);
-    file_write(file, data, size);
-    assert_true(file_close(file, NULL, error));
-}
-
-/* A shard whose token number i is first + i. */
-static void write_counting(const char *path, int64_t count, int32_t first, int64_t vocab_size) {
-    int32_t *tokens = xmalloc(count * sizeof *tokens);
-    for (int64_t i = 0; i < count; i++) tokens[i] = first + i;
-    if (!shard_write(path, tokens, count, vocab_size, error)) fail_msg("%s", error);
-    free(tokens);
-}
-
-/* Opens without the warning that a short shard is left out. */
-static DataLoader *open_quietly(const char *pattern, SampleOrder order, int64_t T, int64_t vocab_size, uint64_t seed) {
-    int saved = dup(STDERR_FILENO), null = open("/dev/null", O_WRONLY);
-    dup2(null, STDERR_FILENO);
-    DataLoader *loader = dataloader_open(pattern, order, T, vocab_size, seed, false);
-    dup2(saved, STDERR_FILENO);
-    close(saved);
-    close(null);
-    return loader;
-}
-
-static void leave_child(int status) { _exit(status); }
-
-/* Runs `body` in a child process, expects it to die, and expects every one of the phrases (ended by NULL) in its one line. */
-static void expect_death(void (*body)(const char *path), const char *path, ...) {
-    int ends[2], status;
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        error_exit_hook(leave_child);
-        body(path);
-        _exit(99);
-    }
-    close(ends[1]);
-    char message[4096];
-    size_t length = 0;
-    for (ssize_t n; length < sizeof message - 1 && (n = read(ends[0], message + length, sizeof message - 1 - length)) > 0;) length += n;
-    message[length] = 0;
-    close(ends[0]);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    if (WEXITSTATUS(status) != 1) fail_msg("status %d, not 1: %s", WEXITSTATUS(status), message);
-    assert_ptr_equal(strchr(message, '\n'), message + length - 1);
-    va_list phrases;
-    va_start(phrases, path);
-    for (const char *phrase; (phrase = va_arg(phrases, const char *));)
-        if (!strstr(message, phrase)) fail_msg("no \"%s\" in: %s", phrase, message);
-    va_end(phrases);
-}
-
-static void put_u32(unsigned char *to, uint32_t value) {
-    for (int i = 0; i < 4; i++) to[i] = (unsigned char)(value >> 8 * i);
-}
-
-/* size bytes that begin with a shard's header, in memory of exactly that size, so that AddressSanitizer sees a read beyond it. */
-static unsigned char *shard_bytes(size_t size, uint32_t magic, uint32_t version, uint32_t count) {
-    unsigned char header[HEADER] = { 0 }, *bytes = xcalloc(size, 1);
-    put_u32(header, magic);
-    put_u32(header + 4, version);
-    put_u32(header + 8, count);
-    memcpy(bytes, header, size < HEADER ? size : HEADER);
-    return bytes;
-}
-
-static void expect_refused(size_t size, uint32_t magic, uint32_t version, uint32_t count, bool headerless, const char *phrase) {
-    unsigned char *bytes = shard_bytes(size, magic, version, count);
-    Shard shard;
-    bool accepted = shard_parse(&shard, bytes, size, "some.bin", headerless, error);
-    free(bytes);
-    if (accepted) fail_msg("accepted: %zu bytes, %u, %u, %u", size, magic, version, count);
-    if (!strstr(error, phrase) || !strstr(error, "'some.bin'")) fail_msg("no \"%s\" in: %s", phrase, error);
-}
-
-/* ---- Formats ---- */
-
-static void test_shards_are_read_as_written(void **state) {
-    (void)state;
-    const int32_t tokens[] = { 0, 1, 255, 256, 65535, 7 }, wide[] = { 65536, -1, 0, 16777215, 3 };
-    Shard shard;
-    assert_true(shard_write(at("narrow.bin"), tokens, 6, 65536, error));
-    assert_true(shard_open(&shard, at("narrow.bin"), false, error));
-    assert_int_equal(shard.count, 6);
-    assert_int_equal(shard.width, 2);
-    assert_int_equal(shard.map.size, HEADER + 12);
-    for (int i = 0; i < 6; i++) assert_int_equal(shard_token(&shard, i), tokens[i]);
-    shard_close(&shard);
-    assert_true(shard_write(at("wide.bin"), wide, 5, 16777216, error));
-    assert_true(shard_open(&shard, at("wide.bin"), false, error));
-    assert_int_equal(shard.count, 5);
-    assert_int_equal(shard.width, 4);
-    assert_int_equal(shard.map.size, HEADER + 20);
-    for (int i = 0; i < 5; i++) assert_int_equal(shard_token(&shard, i), wide[i]);
-    shard_close(&shard);
-}
-
-static void test_shards_have_llmc_bytes(void **state) {
-    (void)state;
-    const int32_t tokens[] = { 0x0201, 0x0403 };
-    unsigned char *expected = shard_bytes(HEADER + 4, MAGIC16, 1, 2);
-    memcpy(expected + HEADER, "\1\2\3\4", 4);
-    FileMap map;
-    assert_true(shard_write(at("bytes.bin"), tokens, 2, 50257, error));
-    assert_true(file_map(&map, at("bytes.bin"), error));
-    assert_int_equal(map.size, HEADER + 4);
-    assert_memory_equal(map.data, expected, HEADER + 4);
-    file_unmap(&map);
-    free(expected);
-}
-
-static void test_unaligned_and_headerless_memory(void **state) {
-    (void)state;
-    Shard shard;
-    unsigned char *bytes = shard_bytes(HEADER + 8, MAGIC32, 7, 2), *moved = xmalloc(HEADER + 9);
-    put_u32(bytes + HEADER + 4, 123456789);
-    memcpy(moved + 1, bytes, HEADER + 8);
-    assert_true(shard_parse(&shard, moved + 1, HEADER + 8, "x", false, error));
-    assert_int_equal(shard_token(&shard, 1), 123456789);
-    memcpy(moved + 1, "\1\0\2\0\377\377", 6);
-    assert_true(shard_parse(&shard, moved + 1, 6, "x", true, error));
-    assert_int_equal(shard.count, 3);
-    assert_int_equal(shard_token(&shard, 1), 2);
-    assert_int_equal(shard_token(&shard, 2), 65535);
-    assert_true(shard_parse(&shard, moved + 1, 2, "x", true, error));
-    assert_int_equal(shard.count, 1);
-    assert_true(shard_parse(&shard, bytes, HEADER + 8, "x", true, error));   /* a real shard stays one */
-    assert_int_equal(shard.width, 4);
-    free(bytes);
-    free(moved);
-}
-
-static void test_damaged_shards_are_refused(void **state) {
-    (void)state;
-    expect_refused(0, MAGIC16, 1, 0, false, "is empty");
-    expect_refused(0, MAGIC16, 1, 0, true, "is empty");
-    expect_refused(3, MAGIC16, 1, 0, false, "no token shard");
-    expect_refused(4, MAGIC16, 1, 0, false, "cut off");
-    expect_refused(HEADER - 1, MAGIC32, 7, 1, true, "cut off: it has 1023 bytes");
-    expect_refused(HEADER + 2, MAGIC16, 2, 1, false, "version 2");
-    expect_refused(HEADER + 4, MAGIC32, 1, 1, false, "version 1");
-    expect_refused(HEADER, MAGIC16, 1, 0, false, "no tokens");
-    expect_refused(HEADER + 2, MAGIC16, 1, 0xFFFFFFFFu, false, "no tokens: its header counts -1");
-    expect_refused(HEADER + 20, MAGIC16, 1, 11, false, "counts 11 tokens (22 bytes), but 20 bytes follow");
-    expect_refused(HEADER + 21, MAGIC16, 1, 10, false, "counts 10 tokens (20 bytes), but 21 bytes follow");
-    expect_refused(HEADER + 20, MAGIC32, 7, 10, true, "counts 10 tokens (40 bytes), but 20 bytes follow");
-    expect_refused(HEADER + 4, MAGIC32, 7, 0x7FFFFFFF, false, "counts 2147483647 tokens (8589934588 bytes)");
-    expect_refused(100, 1234567, 0, 0, false, "begins with 1234567");
-    expect_refused(100, 1234567, 0, 0, false, "--vocab-size");
-    expect_refused(101, 1234567, 0, 0, true, "odd number of bytes, 101");
-}
-
-static void test_shard_write_refuses(void **state) {
-    (void)state;
-    int32_t token = 0;
-    assert_false(shard_write(at("none.bin"), &token, 0, 10, error));
-    assert_false(path_exists(at("none.bin")));
-    assert_false(shard_write(at("no such directory/x.bin"), &token, 1, 10, error));
-    assert_non_null(strstr(error, "no such directory"));
-}
-
-/* ---- dataset.json ---- */
-
-static void test_dataset_info(void **state) {
-    (void)state;
-    static const char whole[] = "{\"vocab_size\": 65, \"tokenizer\": \"characters\", \"source\": \"a \\\"book\\\"\", \"sha256\": \"0f\", "
-                                "\"tokens\": {\"train\": 9, \"val\": 1}}";
-    DatasetInfo info;
-    make("info");
-    assert_true(dataset_info_read(&info, at("info/train.bin"), error));
-    assert_true(info.vocab_size == 0 && !info.tokenizer && !info.source && !info.sha256 && !info.directory);
-    write_bytes(at("info/dataset.json"), whole, strlen(whole));
-    const char *names[] = { "info/train.bin", "info", "info/*.bin" };
-    for (int i = 0; i < 3; i++) {
-        assert_true(dataset_info_read(&info, at(names[i]), error));
-        assert_int_equal(info.vocab_size, 65);
-        assert_string_equal(info.tokenizer, "characters");
-        assert_string_equal(info.source, "a \"book\"");
-        assert_string_equal(info.sha256, "0f");
-        assert_string_equal(info.directory, at("info"));
-        dataset_info_free(&info);
-    }
-    write_bytes(at("info/dataset.json"), "{}", 2);
-    assert_true(dataset_info_read(&info, at("info"), error));
-    assert_true(info.vocab_size == 0 && !info.tokenizer && info.directory);
-    dataset_info_free(&info);
-}
-
-static void test_broken_dataset_info_is_refused(void **state) {
-    (void)state;
-    const char *texts[] = { "", "{", "[]", "{\"vocab_size\": 0}", "{\"vocab_size\": 2.5}", "{\"vocab_size\": \"65\"}",
-                            "{\"vocab_size\": 2147483648}", "{\"tokenizer\": 1}", "{\"vocab_size\": 65, \"source\": null}",
-                            "{\"sha256\": []}" };
-    make("broken");
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        DatasetInfo info;
-        write_bytes(at("broken/dataset.json"), texts[i], strlen(texts[i]));
-        if (dataset_info_read(&info, at("broken/train.bin"), error)) fail_msg("accepted: %s", texts[i]);
-        assert_non_null(strstr(error, "broken/dataset.json"));
-        assert_true(!info.tokenizer && !info.directory && info.vocab_size == 0);
-    }
-}
 
 /* ---- Opening ---- */
 
@@ -266,7 +19,7 @@ static void test_unreadable_files_die(void **state) {
     expect_death(open_narrow, at("bad/text.bin"), "no token shard", "text.bin", "nanogpt_meta.py", NULL);
     write_bytes(at("bad/odd.bin"), "Once upon a time there were", 27);
     expect_death(open_headerless, at("bad/odd.bin"), "odd.bin", "odd number of bytes, 27", NULL);
-    write_bytes(at("bad/few.bin"), "Once", 4);
+    write_bytes(at("bad/few.bin"), "\1\0\2\0", 4);
     expect_death(open_headerless, at("bad/few.bin"), "few.bin' holds 2 tokens", NULL);
     write_counting(at("bad/short.bin"), 8, 0, 100);
     expect_death(open_narrow, at("bad/short.bin"), "'", "short.bin' holds 8 tokens, fewer than the 9", "--seq-len 8", NULL);
@@ -514,6 +267,20 @@ static void test_tokens_outside_the_vocabulary_die(void **state) {
     expect_death(read_tail, at("negative.bin"), "offset 1048584 is 4294967294", NULL);
 }
 
+static void open_directory(const char *path) { dataloader_close(dataloader_open(path, SAMPLE_CROPS, 4, 300, 1, false)); }
+
+/* Behind a first file that uses up what is looked at, the first page of the others still is. */
+static void test_every_file_is_looked_at(void **state) {
+    (void)state;
+    const uint32_t good[TAIL] = { 0 }, large[TAIL] = { 0, 1, 2, 3, 4, 5, 6, 7, 300 };
+    make("files");
+    write_tail(at("files/1.bin"), CHECKED_FIRST, good);
+    write_tail(at("files/2.bin"), 768, large);
+    open_directory(at("files"));
+    write_tail(at("files/2.bin"), 768 - TAIL, large);
+    expect_death(open_directory, at("files"), "files/2.bin'", "offset 767 is 300", NULL);
+}
+
 static void test_masked_targets_are_counted_out(void **state) {
     (void)state;
     const int32_t stream[] = { 70000, 1, 2, 3, 4, 5, -1 };
@@ -529,13 +296,6 @@ static void test_masked_targets_are_counted_out(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shards_are_read_as_written),
-        cmocka_unit_test(test_shards_have_llmc_bytes),
-        cmocka_unit_test(test_unaligned_and_headerless_memory),
-        cmocka_unit_test(test_damaged_shards_are_refused),
-        cmocka_unit_test(test_shard_write_refuses),
-        cmocka_unit_test(test_dataset_info),
-        cmocka_unit_test(test_broken_dataset_info_is_refused),
         cmocka_unit_test(test_unreadable_files_die),
         cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_crops),
@@ -546,6 +306,7 @@ int main(void) {
         cmocka_unit_test(test_in_order),
         cmocka_unit_test(test_nanogpt_files),
         cmocka_unit_test(test_tokens_outside_the_vocabulary_die),
+        cmocka_unit_test(test_every_file_is_looked_at),
         cmocka_unit_test(test_masked_targets_are_counted_out),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -232,6 +232,32 @@ void file_write(FileWriter *file, const void *data, size_t bytes) {
     }
 }
 
+void file_overwrite(FileWriter *file, uint64_t offset, const void *data, size_t bytes) {
+    if (!file->failed) write_through(file, file->buffer, file->used);
+    file->used = 0;
+    off_t end = file->failed ? 0 : lseek(file->descriptor, 0, SEEK_CUR);
+    if (!file->failed && lseek(file->descriptor, (off_t)offset, SEEK_SET) < 0) writer_fail(file, "write");
+    write_through(file, data, bytes);
+    if (!file->failed && lseek(file->descriptor, end, SEEK_SET) < 0) writer_fail(file, "write");
+}
+
+static void writer_free(FileWriter *file) {
+    free(file->path);
+    free(file->temporary);
+    free(file->buffer);
+    free(file);
+}
+
+bool file_good(const FileWriter *file, char error[ERROR_SIZE]) { return !file->failed || file_error(error, "%s", file->error); }
+
+void file_discard(FileWriter *file) {
+    if (file->descriptor >= 0) {
+        close(file->descriptor);
+        unlink(file->temporary);
+    }
+    writer_free(file);
+}
+
 bool file_close(FileWriter *file, uint32_t *crc, char error[ERROR_SIZE]) {
     bool created = file->descriptor >= 0;
     if (!file->failed) write_through(file, file->buffer, file->used);
@@ -241,10 +267,7 @@ bool file_close(FileWriter *file, uint32_t *crc, char error[ERROR_SIZE]) {
     if (file->failed && created) unlink(file->temporary);
     bool good = file->failed ? file_error(error, "%s", file->error) : sync_parent(file->path, error);
     if (good && crc) *crc = file->crc;
-    free(file->path);
-    free(file->temporary);
-    free(file->buffer);
-    free(file);
+    writer_free(file);
     return good;
 }
 

@@ -32,6 +32,13 @@ char *file_read_text(const char *path, size_t max_bytes, size_t *length, char er
 typedef struct FileWriter FileWriter;
 FileWriter *file_create(const char *path);
 void file_write(FileWriter *file, const void *data, size_t bytes);
+/* Other bytes in place of some that were written before, as of a header that counts what follows it. The CRC-32 stays that of the first
+   ones. */
+void file_overwrite(FileWriter *file, uint64_t offset, const void *data, size_t bytes);
+/* False, with the first cause, if something failed so far. */
+bool file_good(const FileWriter *file, char error[ERROR_SIZE]);
+/* Leaves PATH as it was, and nothing beside it. */
+void file_discard(FileWriter *file);
 bool file_close(FileWriter *file, uint32_t *crc, char error[ERROR_SIZE]);
 
 /* CRC-32 (IEEE 802.3, as zlib computes it) of data, continuing from crc (0 to begin). */

@@ -165,6 +165,47 @@ static void a_new_file_replaces_the_old_one_only_when_closed(void **state) {
     assert_false(path_exists(in_directory("replaced.tmp")));
 }
 
+static void a_header_written_again(void **state) {
+    (void)state;
+    enum { BODY = 3 << 20 };   /* more than a buffer */
+    for (size_t size = 1; size <= BODY; size *= 64) {
+        unsigned char *bytes = random_bytes(size);
+        const char *path = in_directory("header");
+        FileMap map;
+        FileWriter *file = file_create(path);
+        file_write(file, "....", 4);
+        file_write(file, bytes, size);
+        file_overwrite(file, 1, "ab", 2);
+        file_write(file, "end", 3);
+        file_overwrite(file, 3, "c", 1);
+        assert_true(file_close(file, NULL, error));
+        assert_true(file_map(&map, path, error));
+        assert_int_equal(map.size, size + 7);
+        assert_memory_equal(map.data, ".abc", 4);
+        assert_memory_equal(map.data + 4, bytes, size);
+        assert_memory_equal(map.data + 4 + size, "end", 3);
+        file_unmap(&map);
+        free(bytes);
+    }
+}
+
+static void a_file_given_up(void **state) {
+    (void)state;
+    const char *path = in_directory("given up");
+    write_text(path, "old");
+    FileWriter *file = file_create(path);
+    file_write(file, "new", 3);
+    assert_true(file_good(file, error));
+    assert_true(path_exists(in_directory("given up.tmp")));
+    file_discard(file);
+    assert_text(path, "old");
+    assert_false(path_exists(in_directory("given up.tmp")));
+    file = file_create(in_directory("no directory/file"));
+    assert_false(file_good(file, error));
+    assert_error("no directory/file", "No such file");
+    file_discard(file);
+}
+
 static void texts_are_limited(void **state) {
     (void)state;
     const char *path = in_directory("text");
@@ -419,6 +460,8 @@ int main(void) {
         cmocka_unit_test(written_files_read_back),
         cmocka_unit_test(empty_files),
         cmocka_unit_test(a_new_file_replaces_the_old_one_only_when_closed),
+        cmocka_unit_test(a_header_written_again),
+        cmocka_unit_test(a_file_given_up),
         cmocka_unit_test(texts_are_limited),
         cmocka_unit_test(reading_what_is_no_file),
         cmocka_unit_test(a_text_may_come_through_a_pipe),

@@ -115,8 +115,20 @@ static void write_line(FILE *f, const StepReport *r) {
         number(f, "train_loss", r->train_loss);
         number(f, "val_loss", r->val_loss);
         number(f, "val_perplexity", exp(r->val_loss));
+        if (r->val_bits_per_byte > 0) number(f, "val_bits_per_byte", r->val_bits_per_byte);
+    }
+    if (r->evaluated && r->hellaswag_examples > 0) {
+        number(f, "hellaswag_acc", r->hellaswag_acc);
+        number(f, "hellaswag_acc_norm", r->hellaswag_acc_norm);
+        number(f, "hellaswag_examples", (double)r->hellaswag_examples);
     }
     fprintf(f, "}\n");
+}
+
+void logger_print_evaluation(const StepReport *r) {
+    printf("train loss %.4f | val loss %.4f | val ppl %.2f", r->train_loss, r->val_loss, exp(r->val_loss));
+    if (r->val_bits_per_byte > 0) printf(" | %.4f bits per byte", r->val_bits_per_byte);
+    if (r->hellaswag_examples > 0) printf(" | HellaSwag acc %.4f, acc_norm %.4f", r->hellaswag_acc, r->hellaswag_acc_norm);
 }
 
 static void print_line(const StepReport *r) {
@@ -126,9 +138,11 @@ static void print_line(const StepReport *r) {
     printf("step %*lld/%lld | loss %.4f | ppl %8.2f | lr %.2e | norm %6.3f | %s tok/s | %s left\n",
            (int)snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step, (long long)r->steps, r->loss, exp(r->loss), r->lr, r->grad_norm,
            speed, left);
-    if (r->evaluated)
-        printf("  evaluation: train loss %.4f | val loss %.4f | val ppl %.2f%s\n", r->train_loss, r->val_loss, exp(r->val_loss),
-               r->best ? " | best so far, saved" : "");
+    if (r->evaluated) {
+        printf("  evaluation: ");
+        logger_print_evaluation(r);
+        printf("%s\n", r->best ? " | best so far, saved" : "");
+    }
     fflush(stdout);
 }
 

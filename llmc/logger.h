@@ -16,6 +16,9 @@ typedef struct {
     double elapsed_s, left_s;              /* training time so far; what is left at the present pace */
     bool evaluated;
     double train_loss, val_loss;           /* if evaluated */
+    double val_bits_per_byte;              /* 0: unknown */
+    int64_t hellaswag_examples;            /* 0: not evaluated on them */
+    double hellaswag_acc, hellaswag_acc_norm;
     bool best;                             /* if evaluated: the lowest validation loss so far */
 } StepReport;
 
@@ -26,6 +29,8 @@ Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]);
 /* Appends the report to the log and, if to_terminal, prints it. False, once, when the log can't be written any more. */
 bool logger_report(Logger *logger, const StepReport *report, bool to_terminal, char error[ERROR_SIZE]);
 void logger_close(Logger *logger);
+/* What an evaluation found, on the terminal, without a newline. */
+void logger_print_evaluation(const StepReport *report);
 
 /* "1h02m", "3m05s", "12s" */
 void format_duration(char text[32], double seconds);

@@ -129,6 +129,7 @@ static void test_lines(void **state) {
             assert_true(field(line, "val_loss") == r.val_loss);
             assert_true(field(line, "val_perplexity") == exp(r.val_loss));
         }
+        assert_true(!json_get(line, "val_bits_per_byte") && !json_get(line, "hellaswag_acc"));   /* absent where unknown */
         json_free(line);
     }
     expect_steps(1, 6);
@@ -312,6 +313,20 @@ static void expect_printed(const StepReport *r, const char *const *words) {
         if (!strstr(text, *words)) fail_msg("\"%s\" lacks \"%s\"", text, *words);
 }
 
+static void test_what_an_evaluation_may_add(void **state) {
+    (void)state;
+    StepReport r = report_of(1, true);
+    put_log("", 0);
+    r.val_bits_per_byte = 1.2, r.hellaswag_examples = 200, r.hellaswag_acc = 0.25, r.hellaswag_acc_norm = 0.3;
+    Logger *logger = open_log(0);
+    assert_true(logger_report(logger, &r, false, error));
+    logger_close(logger);
+    Json *line = log_line(0);
+    assert_true(field(line, "val_bits_per_byte") == 1.2 && field(line, "hellaswag_acc") == 0.25);
+    assert_true(field(line, "hellaswag_acc_norm") == 0.3 && field(line, "hellaswag_examples") == 200);
+    json_free(line);
+}
+
 static void test_terminal(void **state) {
     (void)state;
     StepReport r = report_of(2, false);
@@ -320,6 +335,9 @@ static void test_terminal(void **state) {
     r = report_of(30, true);
     static const char *const evaluated[] = {"train loss 2.2500", "val loss 2.5000", "val ppl 12.18", "best so far", NULL};
     expect_printed(&r, evaluated);
+    r.val_bits_per_byte = 1.23456, r.hellaswag_examples = 200, r.hellaswag_acc = 0.255, r.hellaswag_acc_norm = 0.31;
+    static const char *const more[] = {"val ppl 12.18 | 1.2346 bits per byte | HellaSwag acc 0.2550, acc_norm 0.3100 | best so far", NULL};
+    expect_printed(&r, more);
     r.loss = NAN, r.tokens_per_s = INFINITY, r.left_s = INFINITY, r.val_loss = INFINITY;
     static const char *const bad[] = {"nan", "inf tok/s", NULL};
     expect_printed(&r, bad);
@@ -356,7 +374,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines), cmocka_unit_test(test_lines_are_flushed), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_resume), cmocka_unit_test(test_half_written), cmocka_unit_test(test_not_a_log),
-        cmocka_unit_test(test_cannot_open), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_terminal),
+        cmocka_unit_test(test_cannot_open), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_what_an_evaluation_may_add), cmocka_unit_test(test_terminal),
         cmocka_unit_test(test_formats),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);

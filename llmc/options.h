@@ -40,6 +40,7 @@ extern "C" {
     TEXT  ('i', train_data,      "data/characters/train.bin", "training tokens: a shard, a glob in quotes, or a directory")         \
     TEXT  ('j', val_data,        "data/characters/val.bin", "validation tokens, likewise")                                          \
     CHOICE(0,   data_order,      "crops", "crops|shards", "random places, or every row once an epoch in shuffled order")            \
+    FLAG  (0,   doc_start,       0, "rows begin at the data's end-of-text tokens, so at documents, not in their middle")            \
     INT   ('t', seq_len,         128, 1, 1048576, "T, tokens in a row")                                                             \
     INT   ('b', batch,           8, 1, 65536, "B, rows in a micro-batch")                                                           \
     INT   ('g', grad_accum,      8, 1, 1048576, "micro-batches in an optimizer step")                                               \
@@ -78,6 +79,8 @@ extern "C" {
     INT   (0,   eval_every,      50, 0, 1073741824, "steps between evaluations of both splits; 0: only at the end")                 \
     INT   (0,   eval_batches,    20, 0, 1073741824, "micro-batches in an evaluation; 0: the whole validation set")                  \
     FLAG  (0,   eval_only,       0, "evaluate the model of --model DIR or --resume, print, and exit")                               \
+    TEXT  (0,   hellaswag,       "", "file of data/hellaswag.py: HellaSwag at every evaluation")                                    \
+    INT   (0,   hellaswag_limit, 0, 0, 1073741824, "of its examples; 0: all")                                                       \
     INT   (0,   log_every,       10, 1, 1073741824, "steps between lines of progress")                                              \
     TEXT  ('o', out,             "out", "directory of log.jsonl and checkpoints")                                                   \
     INT   (0,   checkpoint_every,100, 0, 1073741824, "steps between checkpoints; 0: only the best and the last")                    \

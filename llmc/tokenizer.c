@@ -1,47 +1,29 @@
-/* tokenizer.c: see tokenizer.h. */
+/* tokenizer.c: see tokenizer.h. Characters here; byte pairs are in bpe.c. */
 #define _GNU_SOURCE   /* open_memstream */
 #include "tokenizer.h"
 #include "error.h"
 #include "json.h"
+#include "utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { CODE_POINTS = 0x110000, FILE_BYTES = 64 << 20 };
+enum { FILE_BYTES = 256 << 20 };
 
 static const char file_name[] = "characters.json";
+/* All that belongs to a vocabulary, ours or of transformers. */
+static const char *const file_names[] = { file_name, "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
+                                          "special_tokens_map.json" };
+enum { FILES = sizeof file_names / sizeof *file_names };
 
 struct Tokenizer {
+    Bpe *bpe;               /* NULL: characters, as follows */
     int32_t count;
     int32_t *token_of;      /* (CODE_POINTS) token + 1 of a code point, 0 if it has none; pages never touched cost nothing */
     char (*bytes)[5];       /* (count) UTF-8 of each token, NUL-terminated */
 };
 
-/* ---- UTF-8 (RFC 3629) ---- */
-
-/* The code point that text[length] begins with, and its bytes in *size; -1 if that is no UTF-8: truncated, overlong, a surrogate,
-   or beyond U+10FFFF. */
-static int32_t utf8_decode(const char *text, size_t length, size_t *size) {
-    static const int32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
-    const unsigned char *at = (const unsigned char *)text;
-    size_t n = at[0] < 0x80 ? 1 : at[0] < 0xC0 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : at[0] < 0xF8 ? 4 : 0;
-    if (n == 0 || n > length) return -1;
-    int32_t code = n == 1 ? at[0] : at[0] & (0x7F >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((at[i] & 0xC0) != 0x80) return -1;
-        code = code << 6 | (at[i] & 0x3F);
-    }
-    if (code < least[n] || code >= CODE_POINTS || (code >= 0xD800 && code < 0xE000)) return -1;
-    *size = n;
-    return code;
-}
-
-static void utf8_encode(int32_t code, char bytes[5]) {
-    int n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-    memset(bytes, 0, 5);
-    for (int i = n - 1; i > 0; i--, code >>= 6) bytes[i] = (char)(0x80 | (code & 0x3F));
-    bytes[0] = (char)(n == 1 ? code : (0xF00 >> n & 0xFF) | code);
-}
+/* ---- Refusing ---- */
 
 /* Where text[at] stands, for messages: line and character in it, both from 1. Everything before it is UTF-8. */
 static void text_position(const char *text, size_t at, size_t *line, size_t *column) {
@@ -85,6 +67,7 @@ static void tokenizer_add(Tokenizer *tokenizer, int32_t code) {
 
 void tokenizer_free(Tokenizer *tokenizer) {
     if (!tokenizer) return;
+    bpe_free(tokenizer->bpe);
     free(tokenizer->token_of);
     free(tokenizer->bytes);
     free(tokenizer);
@@ -147,24 +130,50 @@ static Tokenizer *tokenizer_of_json(const Json *json, const char *path, char err
     return tokenizer;
 }
 
-Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]) {
-    char *path = path_join(directory, file_name), cause[ERROR_SIZE / 2];
+static Tokenizer *open_characters(const char *path, char error[ERROR_SIZE]) {
+    char cause[ERROR_SIZE / 2];
     Tokenizer *tokenizer = NULL;
     size_t length;
-    char *text = NULL;
-    if (!path_exists(path)) file_error(error, "there is no vocabulary in '%s': %s is missing", directory, file_name);
-    else text = file_read_text(path, FILE_BYTES, &length, error);
+    char *text = file_read_text(path, FILE_BYTES, &length, error);
     Json *json = text ? json_parse(text, length, cause, sizeof cause) : NULL;
     if (json) tokenizer = tokenizer_of_json(json, path, error);
     else if (text) file_error(error, "'%s' is broken: %s", path, cause);
     json_free(json);
     free(text);
+    return tokenizer;
+}
+
+static Tokenizer *open_bpe(const char *directory, char error[ERROR_SIZE]) {
+    Bpe *bpe = bpe_open(directory, error);
+    if (!bpe) return NULL;
+    Tokenizer *tokenizer = xcalloc(1, sizeof *tokenizer);
+    tokenizer->bpe = bpe;
+    return tokenizer;
+}
+
+static bool has_file(const char *directory, const char *name) {
+    char *path = path_join(directory, name);
+    bool present = path_exists(path);
+    free(path);
+    return present;
+}
+
+Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]) {
+    if (!has_file(directory, file_name)) {
+        if (has_file(directory, "tokenizer.json") || has_file(directory, "vocab.json") || has_file(directory, "merges.txt"))
+            return open_bpe(directory, error);
+        file_error(error, "there is no vocabulary in '%s': neither %s, nor tokenizer.json, nor vocab.json and merges.txt", directory,
+                   file_name);
+        return NULL;
+    }
+    char *path = path_join(directory, file_name);
+    Tokenizer *tokenizer = open_characters(path, error);
     free(path);
     return tokenizer;
 }
 
-static bool write_file(const char *directory, const char *text, size_t length, char error[ERROR_SIZE]) {
-    char *path = path_join(directory, file_name);
+static bool write_file(const char *directory, const char *name, const char *text, size_t length, char error[ERROR_SIZE]) {
+    char *path = path_join(directory, name);
     FileWriter *file = file_create(path);
     file_write(file, text, length);
     free(path);
@@ -172,6 +181,7 @@ static bool write_file(const char *directory, const char *text, size_t length, c
 }
 
 bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char error[ERROR_SIZE]) {
+    if (tokenizer->bpe) return bpe_save(tokenizer->bpe, directory, error);
     char *text = NULL;
     size_t length = 0;
     FILE *memory = open_memstream(&text, &length);
@@ -183,37 +193,48 @@ bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char erro
     }
     fprintf(memory, "]}\n");
     CHECK(fclose(memory) == 0);
-    bool good = write_file(directory, text, length, error);
+    bool good = write_file(directory, file_name, text, length, error);
     free(text);
     return good;
 }
 
-bool tokenizer_copy(const char *from_directory, const char *to_directory, char error[ERROR_SIZE]) {
-    char *path = path_join(from_directory, file_name);
+static bool copy_file(const char *from_directory, const char *to_directory, const char *name, char error[ERROR_SIZE]) {
+    char *path = path_join(from_directory, name);
     size_t length;
-    bool present = path_exists(path);
-    char *text = present ? file_read_text(path, FILE_BYTES, &length, error) : NULL;
-    bool good = !present || (text && write_file(to_directory, text, length, error));
+    char *text = file_read_text(path, FILE_BYTES, &length, error);
+    bool good = text && write_file(to_directory, name, text, length, error);
     free(text);
     free(path);
     return good;
 }
 
+bool tokenizer_copy(const char *from_directory, const char *to_directory, char error[ERROR_SIZE]) {
+    for (int i = 0; i < FILES; i++)
+        if (has_file(from_directory, file_names[i]) && !copy_file(from_directory, to_directory, file_names[i], error)) return false;
+    return true;
+}
+
 /* ---- Use ---- */
 
-int64_t tokenizer_vocab_size(const Tokenizer *tokenizer) { return tokenizer->count; }
+int64_t tokenizer_vocab_size(const Tokenizer *tokenizer) { return tokenizer->bpe ? bpe_vocab_size(tokenizer->bpe) : tokenizer->count; }
 
-const char *tokenizer_kind(const Tokenizer *tokenizer) {
-    (void)tokenizer;
-    return "characters";
+const char *tokenizer_kind(const Tokenizer *tokenizer) { return tokenizer->bpe ? "bpe" : "characters"; }
+
+Bpe *tokenizer_bpe(Tokenizer *tokenizer) { return tokenizer->bpe; }
+
+int32_t tokenizer_end_of_text(const Tokenizer *tokenizer) { return tokenizer->bpe ? bpe_special(tokenizer->bpe, "<|endoftext|>") : -1; }
+
+static int32_t *encode_bpe(const Bpe *bpe, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
+    BpeEncoder *encoder = bpe_encoder_open(bpe, error);
+    if (!encoder) return NULL;
+    TokenBuffer out = { xmalloc(sizeof *out.tokens), 0, 1 };
+    bpe_encode(encoder, text, length, true, &out);
+    bpe_encoder_close(encoder);
+    *count = out.count;
+    return out.tokens;
 }
 
-int32_t tokenizer_end_of_text(const Tokenizer *tokenizer) {
-    (void)tokenizer;
-    return -1;
-}
-
-int32_t *tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
+static int32_t *encode_characters(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
     int32_t *tokens = xmalloc(length * sizeof *tokens);
     *count = 0;
     for (size_t at = 0, size; at < length; at += size) {
@@ -229,7 +250,13 @@ int32_t *tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t l
     return tokens;
 }
 
+int32_t *tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
+    if (tokenizer->bpe) return encode_bpe(tokenizer->bpe, text, length, count, error);
+    return encode_characters(tokenizer, text, length, count, error);
+}
+
 const char *tokenizer_token(const Tokenizer *tokenizer, int32_t token, size_t *length) {
+    if (tokenizer->bpe) return bpe_token(tokenizer->bpe, token, length);
     if (token < 0 || token >= tokenizer->count) return NULL;
     *length = strlen(tokenizer->bytes[token]);
     return tokenizer->bytes[token];

@@ -1,9 +1,10 @@
-/* tokenizer.h: text to tokens and back. Today characters (Unicode code points); byte-level BPE joins it behind the same calls.
-   A character vocabulary is a characters.json: {"type": "characters", "characters": ["\n", " ", ...]}, token = position. */
+/* tokenizer.h: text to tokens and back, whatever the vocabulary. A directory holds one: of characters (Unicode code points),
+   characters.json, {"type": "characters", "characters": ["\n", " ", ...]}, token = position; or of byte pairs (bpe.h), tokenizer.json, or
+   vocab.json and merges.txt. */
 #ifndef LLMC_TOKENIZER_H
 #define LLMC_TOKENIZER_H
 
-#include "files.h"
+#include "bpe.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -11,7 +12,7 @@ extern "C" {
 
 typedef struct Tokenizer Tokenizer;
 
-/* Reads the vocabulary that lies in `directory`. NULL with the cause if there is none or it is broken. */
+/* Reads the vocabulary that lies in `directory`, characters.json if it is there. NULL with the cause if there is none or it is broken. */
 Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]);
 /* Every distinct code point of text[length], sorted; text must be UTF-8. */
 Tokenizer *tokenizer_of_characters(const char *text, size_t length, char error[ERROR_SIZE]);
@@ -21,12 +22,15 @@ bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char erro
 bool tokenizer_copy(const char *from_directory, const char *to_directory, char error[ERROR_SIZE]);
 
 int64_t tokenizer_vocab_size(const Tokenizer *tokenizer);
-const char *tokenizer_kind(const Tokenizer *tokenizer);     /* "characters" */
-/* The token that ends a text, or -1 if the vocabulary has none. */
+const char *tokenizer_kind(const Tokenizer *tokenizer);     /* "characters" or "bpe" */
+/* The byte pairs behind it, or NULL if it is of characters. */
+Bpe *tokenizer_bpe(Tokenizer *tokenizer);
+/* The token that ends a text, <|endoftext|>, or -1 if the vocabulary has none. */
 int32_t tokenizer_end_of_text(const Tokenizer *tokenizer);
-/* Tokens of text[length] in fresh memory, *count of them. NULL with a sentence naming the first character it does not know. */
+/* Tokens of text[length] in fresh memory, *count of them; special tokens in it are taken as such. NULL with a sentence: the first character
+   that it does not know, or a build that cannot encode byte pairs. */
 int32_t *tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]);
-/* The bytes of one token (not NUL-terminated), valid as long as the tokenizer; NULL if token is out of range. */
+/* The bytes of one token (which may hold NULs), valid as long as the tokenizer; NULL if there is no token of that number. */
 const char *tokenizer_token(const Tokenizer *tokenizer, int32_t token, size_t *length);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-/* tokenizer_test.c: character vocabularies: UTF-8, round trips, files, and every refusal. */
+/* tokenizer_test.c: character vocabularies: UTF-8, round trips, files, and every refusal; byte pairs behind the same calls. */
 #include "tokenizer.h"
 #include "error.h"
 
@@ -204,7 +204,7 @@ static void test_broken_vocabularies_are_refused(void **state) {
         expect_error("characters.json");
     }
     assert_null(tokenizer_open("no such directory", error));
-    expect_error("'no such directory'");
+    expect_error("no vocabulary in 'no such directory'");
 }
 
 static void test_saving_where_it_cannot_be(void **state) {
@@ -213,6 +213,41 @@ static void test_saving_where_it_cannot_be(void **state) {
     assert_false(tokenizer_save(tokenizer, "no such directory", error));
     expect_error("no such directory");
     tokenizer_free(tokenizer);
+}
+
+/* The small vocabulary behind the same calls; its files go where a checkpoint goes. */
+static void test_byte_pairs(void **state) {
+    (void)state;
+    static const char *const names[] = { "tokenizer.json", "vocab.json", "merges.txt" };
+    char *copy = path_join(directory, "byte_pairs");
+    int64_t count;
+    size_t size;
+    assert_true(directory_create(copy, error) && tokenizer_copy("dev/tokenizer/small", copy, error));
+    for (int i = 0; i < 3; i++) {
+        char *path = path_join(copy, names[i]);
+        assert_true(path_exists(path));
+        free(path);
+    }
+    Tokenizer *tokenizer = tokenizer_open(copy, error);
+    if (!tokenizer) fail_msg("%s", error);
+    assert_string_equal(tokenizer_kind(tokenizer), "bpe");
+    assert_int_equal(tokenizer_vocab_size(tokenizer), 2000);
+    assert_int_equal(tokenizer_end_of_text(tokenizer), 0);
+    assert_string_equal(tokenizer_token(tokenizer, 0, &size), "<|endoftext|>");
+    assert_null(tokenizer_token(tokenizer, 2000, &size));
+    assert_true(tokenizer_save(tokenizer, copy, error));
+    int32_t *tokens = tokenizer_encode(tokenizer, "the<|endoftext|>", 16, &count, error);
+    if (tokens) {
+        assert_int_equal(tokens[count - 1], 0);
+        expect_round_trip(tokenizer, "the <|endoftext|> caf\u00e9\xff\xe2\x82");
+        free(tokenizer_encode(tokenizer, "", 0, &count, error));
+        assert_int_equal(count, 0);
+    } else {
+        expect_error("PCRE2");
+    }
+    free(tokens);
+    tokenizer_free(tokenizer);
+    free(copy);
 }
 
 int main(void) {
@@ -226,6 +261,7 @@ int main(void) {
         cmocka_unit_test(test_empty_and_nul_texts_are_refused),
         cmocka_unit_test(test_broken_vocabularies_are_refused),
         cmocka_unit_test(test_saving_where_it_cannot_be),
+        cmocka_unit_test(test_byte_pairs),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

@@ -22,6 +22,7 @@ need g++ g++
 need clang clang
 need cmocka.h libcmocka-dev
 need oneapi/dnnl/dnnl.h libdnnl-dev
+need pcre2.h libpcre2-dev
 need python3 python3
 clang_has() { printf "$1" | clang -x c - "$2" -o /dev/null >/dev/null 2>&1; }
 clang_has '#include <omp.h>\nint main(void) { return omp_get_max_threads() == 0; }' -fopenmp || optional="$optional libomp-dev"
@@ -87,6 +88,10 @@ portable() {
     make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 EMU=0 ONEDNN=0 ARCH= BUILD=build/portable BIN=build/portable all tests &&
         run_each build/portable/kernels/*_test && build/portable/test_gpt dev/reference/learned.safetensors
 }
+datasets() {
+    python3 -m unittest discover -s data -p '*_test.py' || return 1
+    python3 -c 'import pyarrow' 2>/dev/null || echo "OK, but parquet files were not tested: this python3 has no pyarrow"
+}
 emulated() { make -s -j"$jobs" CUDA=0 "$1"; }
 # Without a GPU the CUDA build can be compiled, linked (it needs no oneDNN), and seen to fall back.
 with_nvcc() {
@@ -95,6 +100,7 @@ with_nvcc() {
 }
 seconds=${FUZZ_SECONDS:-5}
 [ -n "${CI:-}" ] && seconds=${FUZZ_SECONDS:-60}
+stage "datasets" datasets
 stage "AddressSanitizer and UBSan" sanitized
 stage "clang, no warnings" with_clang
 stage "without oneDNN, for any CPU" portable

@@ -11,9 +11,11 @@ case ${1-} in
 -runs=*) limit=$1; shift ;;
 [0-9]*) limit=-max_total_time=$1; shift ;;
 esac
-targets=${*:-json safetensors shard options config}
-library="llmc/error.c llmc/files.c llmc/json.c llmc/safetensors.c llmc/dataloader.c llmc/options.c llmc/config.c"
+targets=${*:-json safetensors shard options config vocab merges tokenizer}
+library="llmc/error.c llmc/files.c llmc/json.c llmc/safetensors.c llmc/shard.c llmc/options.c llmc/config.c
+         llmc/bpe.c llmc/bpe_encode.c llmc/bpe_files.c llmc/specials.c llmc/pretokenize.c llmc/utf8.c"
 flags="-std=gnu11 -O2 -g -Wall -Wextra -fno-omit-frame-pointer -fno-sanitize-recover=all -I."
+libraries="-lm -lpthread"
 mkdir -p "$build" || exit 1
 finds=$(mktemp -d) || exit 1
 
@@ -26,12 +28,18 @@ else
     compile="${CC:-cc} -fsanitize=address,undefined dev/fuzz/replay_main.c"
     echo "No clang with a fuzzer here (Debian: apt install clang libclang-rt-14-dev): the corpus is replayed, nothing is fuzzed."
 fi
+# Without PCRE2 vocabularies are read and written, but nothing is encoded.
+if printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void) { return 0; }\n' |
+   ${CC:-cc} -x c - -lpcre2-8 -o "$build/probe" 2>/dev/null; then
+    flags="$flags -DUSE_PCRE2"
+    libraries="-lpcre2-8 $libraries"
+fi
 for target in $targets; do
     # An option's name is compared with all names, letter by letter: tracing that finds nothing and takes two thirds of the time.
     faster=
     [ "$fuzzer-$target" != yes-options ] || faster=-fno-sanitize-coverage=trace-cmp
     # shellcheck disable=SC2086
-    $compile $flags $faster "dev/fuzz/fuzz_$target.c" $library -lm -lpthread -o "$build/fuzz_$target" || exit 1
+    $compile $flags $faster "dev/fuzz/fuzz_$target.c" $library $libraries -o "$build/fuzz_$target" || exit 1
 done
 
 # One target: its line of the report, and the status.

@@ -1,0 +1,503 @@
+/* bpe_files.c: see bpe.h. vocab.json, merges.txt and tokenizer.json, in and out. What a tokenizer.json asks for and we do not do is
+   refused by name. */
+#define _GNU_SOURCE   /* open_memstream */
+#include "bpe_parts.h"
+#include "error.h"
+#include "json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { FILE_BYTES = 256 << 20 };
+
+static const char vocab_file[] = "vocab.json", merges_file[] = "merges.txt", tokenizer_file[] = "tokenizer.json";
+
+/* GPT-2's expression, as the tools spell it. */
+static const char *const expressions[] = {
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+    "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+    "'(?:[sdmt]|ll|ve|re)| ?\\p{L}++| ?\\p{N}++| ?[^\\s\\p{L}\\p{N}]++|\\s++$|\\s+(?!\\S)|\\s",
+};
+
+/* ---- Tokens and merges, as they are read ---- */
+
+typedef struct {
+    const char *name;           /* of the file, in quotes, for messages */
+    char *error;
+    const Json *vocab;
+    BpeToken *tokens;           /* (vocab_size) */
+    const char **spelling;      /* (vocab_size) a token's key in the file; NULL where there is none */
+    int64_t vocab_size;
+    BpeMerge *merges;
+    int64_t merge_count, merge_capacity;
+} Reader;
+
+static void reader_free(Reader *r) {
+    for (int64_t i = 0; i < r->vocab_size && r->tokens; i++) free(r->tokens[i].bytes);
+    free(r->tokens);
+    free(r->merges);
+}
+
+static bool check_id(const Reader *r, const char *text, const Json *json, int64_t *id) {
+    if (json_integer(json, id) && *id >= 0 && *id < BPE_MAX_TOKENS) return true;
+    return file_error(r->error, "%s: the token \"%.80s\" has no number from 0 to %d", r->name, text, BPE_MAX_TOKENS - 1);
+}
+
+static bool refuse_number(const Reader *r, const char *text, const char *other, int64_t id) {
+    return file_error(r->error, "%s: the tokens \"%.80s\" and \"%.80s\" have the same number, %d", r->name, text, other, (int)id);
+}
+
+static bool read_token(Reader *r, const Json *member) {
+    int64_t id;
+    if (!*member->key) return file_error(r->error, "%s: there is an empty token", r->name);
+    if (!check_id(r, member->key, member, &id)) return false;
+    if (r->spelling[id]) return refuse_number(r, r->spelling[id], member->key, id);
+    BpeToken *token = &r->tokens[id];
+    token->bytes = bpe_unspell(member->key, &token->length);
+    if (!token->bytes) *token = (BpeToken){ xstrdup(member->key), strlen(member->key) };
+    r->spelling[id] = member->key;
+    return true;
+}
+
+/* One more than the highest number, also of tokens added besides; -1 on error. */
+static int64_t count_tokens(const Reader *r, const Json *vocab, const Json *added) {
+    int64_t count = 0, id;
+    for (size_t i = 0; i < vocab->count; i++) {
+        if (!check_id(r, vocab->items[i].key, &vocab->items[i], &id)) return -1;
+        if (id >= count) count = id + 1;
+    }
+    for (size_t i = 0; added && i < added->count; i++) {
+        const char *content = json_get_string(&added->items[i], "content");
+        if (!check_id(r, content ? content : "", json_get(&added->items[i], "id"), &id)) return -1;
+        if (id >= count) count = id + 1;
+    }
+    return count;
+}
+
+static bool read_vocab(Reader *r, const Json *vocab, const Json *added) {
+    if (!vocab || vocab->type != JSON_OBJECT)
+        return file_error(r->error, "%s has no vocabulary, {\"token\": number, ...}", r->name);
+    int64_t count = count_tokens(r, vocab, added);
+    if (count < 0) return false;
+    r->vocab = vocab;
+    r->vocab_size = count;
+    r->tokens = xcalloc(count + 1, sizeof *r->tokens);
+    r->spelling = xcalloc(count + 1, sizeof *r->spelling);
+    for (size_t i = 0; i < vocab->count; i++)
+        if (!read_token(r, &vocab->items[i])) return false;
+    return true;
+}
+
+static bool find_token(const Reader *r, const char *spelling, const char *where, int32_t *token) {
+    int64_t id;
+    if (!json_get_integer(r->vocab, spelling, &id))
+        return file_error(r->error, "%s: \"%.80s\" is not in the vocabulary", where, spelling);
+    *token = (int32_t)id;
+    return true;
+}
+
+/* where: the file and the place in it, for messages. */
+static bool add_merge(Reader *r, const char *left, const char *right, const char *where) {
+    BpeMerge merge;
+    char *both = xprintf("%s%s", left, right);
+    bool good = find_token(r, left, where, &merge.left) && find_token(r, right, where, &merge.right) &&
+                find_token(r, both, where, &merge.token);
+    free(both);
+    if (!good) return false;
+    if (r->merge_count == r->merge_capacity) {
+        r->merge_capacity = 2 * r->merge_capacity + 1024;
+        r->merges = xrealloc(r->merges, r->merge_capacity * sizeof *r->merges);
+    }
+    r->merges[r->merge_count++] = merge;
+    return true;
+}
+
+/* "left right", the whole text. */
+static bool add_merge_text(Reader *r, const char *text, const char *where) {
+    const char *space = strchr(text, ' ');
+    if (!space || space == text || !space[1] || strchr(space + 1, ' '))
+        return file_error(r->error, "%s: found \"%.80s\" where two tokens with a space between them were expected", where, text);
+    char *left = xprintf("%.*s", (int)(space - text), text);
+    bool good = add_merge(r, left, space + 1, where);
+    free(left);
+    return good;
+}
+
+/* Which tokens are a byte or the result of a merge, (vocab_size) in fresh memory. */
+static bool *tokens_made(const Reader *r) {
+    bool *made = xcalloc(r->vocab_size + 1, sizeof *made);
+    for (int64_t i = 0; i < r->vocab_size; i++) made[i] = r->tokens[i].length == 1;
+    for (int64_t i = 0; i < r->merge_count; i++) made[r->merges[i].token] = true;
+    return made;
+}
+
+/* A special token is not spelled: its text in the file is itself. */
+static void take_literally(Reader *r, int64_t token, const char *text) {
+    free(r->tokens[token].bytes);
+    r->tokens[token] = (BpeToken){ xstrdup(text), strlen(text) };
+}
+
+static Bpe *assemble(Reader *r) {
+    Bpe *bpe = bpe_assemble(r->tokens, r->vocab_size, r->merges, r->merge_count, r->name, r->error);
+    r->tokens = NULL;
+    r->merges = NULL;
+    return bpe;
+}
+
+/* ---- vocab.json and merges.txt ---- */
+
+static bool read_merges(Reader *r, const char *text, size_t length, const char *name) {
+    if (memchr(text, 0, length)) return file_error(r->error, "%s holds NUL bytes, so it is no list of merges", name);
+    const char *end = text + length;
+    bool good = true;
+    for (int64_t line = 1; good && text < end; line++) {
+        size_t n = strcspn(text, "\n");
+        char *pair = xprintf("%.*s", (int)(n > 0 && text[n - 1] == '\r' ? n - 1 : n), text);
+        char *where = xprintf("%s, line %d", name, (int)line);
+        bool heading = line == 1 && strncmp(pair, "#version", 8) == 0;
+        good = heading || add_merge_text(r, pair, where);
+        text += n + (text[n] == '\n');
+        free(pair);
+        free(where);
+    }
+    return good;
+}
+
+/* What no merge makes is special; if that is much, the two files do not belong together. */
+static Bpe *assemble_vocabulary(Reader *r, const char *merges_name) {
+    enum { MOST = 256 };
+    const char *texts[MOST];
+    int32_t tokens[MOST];
+    int64_t count = 0;
+    bool *made = tokens_made(r);
+    for (int64_t i = 0; i < r->vocab_size; i++) {
+        if (!r->spelling[i] || made[i]) continue;
+        if (count < MOST) {
+            texts[count] = r->spelling[i];
+            tokens[count] = (int32_t)i;
+            take_literally(r, i, r->spelling[i]);
+        }
+        count++;
+    }
+    free(made);
+    if (count > MOST) {
+        file_error(r->error, "%s and %s do not belong together: no merge makes %d of the tokens, as \"%.80s\"", r->name, merges_name,
+                   (int)count, texts[0]);
+        return NULL;
+    }
+    Bpe *bpe = assemble(r);
+    if (bpe) CHECK(bpe_set_specials(bpe, texts, tokens, count, r->error));
+    return bpe;
+}
+
+Bpe *bpe_of_vocabulary(const char *vocab, size_t vocab_length, const char *vocab_name, const char *merges, size_t merges_length,
+                       const char *merges_name, char error[ERROR_SIZE]) {
+    Reader r = { .name = vocab_name, .error = error };
+    char cause[ERROR_SIZE / 2];
+    Json *json = json_parse(vocab, vocab_length, cause, sizeof cause);
+    if (!json) file_error(error, "%s is broken: %s", vocab_name, cause);
+    bool good = json && read_vocab(&r, json, NULL) && read_merges(&r, merges, merges_length, merges_name);
+    Bpe *bpe = good ? assemble_vocabulary(&r, merges_name) : NULL;
+    reader_free(&r);
+    free(r.spelling);
+    json_free(json);
+    return bpe;
+}
+
+/* ---- tokenizer.json ---- */
+
+static const char *type_of(const Json *json) {
+    const char *type = json_get_string(json, "type");
+    return type ? type : "of no type";
+}
+
+static bool is_null(const Json *json) { return !json || json->type == JSON_NULL; }
+
+/* Nothing, false, "" or 0. */
+static bool is_unset(const Json *json) {
+    return is_null(json) || json->type == JSON_FALSE || (json->type == JSON_STRING && !*json->string) ||
+           (json->type == JSON_NUMBER && json->number == 0);
+}
+
+static bool is_false(const Json *object, const char *key) {
+    bool value;
+    return json_get_bool(object, key, &value) && !value;
+}
+
+static bool is_type(const Json *json, const char *type) { return strcmp(type_of(json), type) == 0; }
+
+static bool check_byte_level(const Reader *r, const Json *json, bool use_regex) {
+    if (!is_false(json, "add_prefix_space"))
+        return file_error(r->error, "%s: its pre_tokenizer puts a space before a text: add_prefix_space must be false", r->name);
+    bool regex = !is_false(json, "use_regex");
+    return regex == use_regex || file_error(r->error, "%s: its pre_tokenizer ByteLevel has use_regex %s, where %s is needed", r->name,
+                                            regex ? "true" : "false", use_regex ? "true" : "false");
+}
+
+static bool check_split(const Reader *r, const Json *json) {
+    const char *expression = json_get_string(json_get(json, "pattern"), "Regex"), *behavior = json_get_string(json, "behavior");
+    bool known = false;
+    for (size_t i = 0; expression && i < sizeof expressions / sizeof *expressions; i++) known |= strcmp(expression, expressions[i]) == 0;
+    if (!known) return file_error(r->error, "%s: its pre_tokenizer splits by \"%.200s\", where GPT-2's expression is needed", r->name,
+                                  expression ? expression : "no expression");
+    if (!behavior || strcmp(behavior, "Isolated") != 0 || !is_unset(json_get(json, "invert")))
+        return file_error(r->error, "%s: its pre_tokenizer Split has another behavior than Isolated, or is inverted", r->name);
+    return true;
+}
+
+static bool check_pretokenizer(const Reader *r, const Json *json) {
+    if (is_null(json)) return file_error(r->error, "%s has no pre_tokenizer, where ByteLevel is needed", r->name);
+    if (is_type(json, "ByteLevel")) return check_byte_level(r, json, true);
+    const Json *steps = json_get(json, "pretokenizers");
+    if (is_type(json, "Sequence") && steps && steps->type == JSON_ARRAY && steps->count == 2 && is_type(&steps->items[0], "Split") &&
+        is_type(&steps->items[1], "ByteLevel"))
+        return check_split(r, &steps->items[0]) && check_byte_level(r, &steps->items[1], false);
+    return file_error(r->error, "%s: its pre_tokenizer is %.80s, where ByteLevel is needed, or a Sequence of a Split by GPT-2's expression "
+                                "and ByteLevel", r->name, type_of(json));
+}
+
+static bool check_model(const Reader *r, const Json *model) {
+    static const char *const options[] = { "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
+                                           "ignore_merges" };
+    if (is_null(model)) return file_error(r->error, "%s has no model, so it is no tokenizer.json", r->name);
+    if (json_get(model, "type") && !is_type(model, "BPE"))   /* old files do not say */
+        return file_error(r->error, "%s: its model is %.80s, where BPE is needed", r->name, type_of(model));
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (!is_unset(json_get(model, options[i])))
+            return file_error(r->error, "%s: its model sets %s, which is not done here", r->name, options[i]);
+    return true;
+}
+
+/* Of the parts that do nothing in a plain byte-level tokenizer. */
+static bool check_rest(const Reader *r, const Json *json) {
+    const Json *normalizer = json_get(json, "normalizer"), *processor = json_get(json, "post_processor");
+    const Json *added = json_get(json, "added_tokens");
+    if (!is_null(normalizer))
+        return file_error(r->error, "%s: its normalizer, %.80s, is not done here; it must be null", r->name, type_of(normalizer));
+    if (!is_null(processor) && !is_type(processor, "ByteLevel"))
+        return file_error(r->error, "%s: its post_processor, %.80s, is not done here; it must be null or ByteLevel", r->name,
+                          type_of(processor));
+    return is_null(added) || added->type == JSON_ARRAY || file_error(r->error, "%s: its added_tokens are no list", r->name);
+}
+
+static bool read_merge_list(Reader *r, const Json *list) {
+    if (!list || list->type != JSON_ARRAY) return file_error(r->error, "%s: its model has no list of merges", r->name);
+    bool good = true;
+    for (size_t i = 0; good && i < list->count; i++) {
+        const Json *merge = &list->items[i];
+        bool pair = merge->type == JSON_ARRAY && merge->count == 2 && merge->items[0].type == JSON_STRING &&
+                    merge->items[1].type == JSON_STRING;
+        char *where = xprintf("%s, merge %zu", r->name, i + 1);
+        good = merge->type == JSON_STRING ? add_merge_text(r, merge->string, where)
+               : pair                     ? add_merge(r, merge->items[0].string, merge->items[1].string, where)
+                                          : file_error(r->error, "%s is neither \"a b\" nor [\"a\", \"b\"]", where);
+        free(where);
+    }
+    return good;
+}
+
+/* An added token: its text, and its number agreeing with the vocabulary. */
+static bool read_added(Reader *r, const Json *json, const bool *made) {
+    static const char *const options[] = { "single_word", "lstrip", "rstrip" };
+    const char *text = json_get_string(json, "content");
+    int64_t id, other;
+    if (!text || !*text) return file_error(r->error, "%s: an added token has no content", r->name);
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (!is_unset(json_get(json, options[i])))
+            return file_error(r->error, "%s: the added token \"%.80s\" sets %s, which is not done here", r->name, text, options[i]);
+    CHECK(json_get_integer(json, "id", &id));
+    if (json_get_integer(r->vocab, text, &other) && other != id)
+        return file_error(r->error, "%s: the added token \"%.80s\" has the number %d, and %d in the vocabulary", r->name, text, (int)id,
+                          (int)other);
+    if (r->spelling[id] && strcmp(r->spelling[id], text) != 0) return refuse_number(r, r->spelling[id], text, id);
+    if (made[id] && strcmp(r->tokens[id].bytes, text) != 0)
+        return file_error(r->error, "%s: the added token \"%.80s\" is spelled as other bytes are in the vocabulary", r->name, text);
+    if (!made[id]) take_literally(r, id, text);
+    r->spelling[id] = text;
+    return true;
+}
+
+/* Added tokens become special; `added` has been read. */
+static bool set_specials(const Reader *r, Bpe *bpe, const Json *added) {
+    char cause[ERROR_SIZE];
+    const char **texts = xmalloc(added->count * sizeof *texts + 1);
+    int32_t *tokens = xmalloc(added->count * sizeof *tokens + 1);
+    for (size_t i = 0; i < added->count; i++) {
+        int64_t id;
+        CHECK(json_get_integer(&added->items[i], "id", &id));
+        texts[i] = json_get_string(&added->items[i], "content");
+        tokens[i] = (int32_t)id;
+    }
+    bool good = bpe_set_specials(bpe, texts, tokens, (int64_t)added->count, cause) || file_error(r->error, "%s: %.400s", r->name, cause);
+    free(texts);
+    free(tokens);
+    return good;
+}
+
+static Bpe *assemble_tokenizer(Reader *r, const Json *added) {
+    bool *made = tokens_made(r), good = true;
+    for (size_t i = 0; good && i < added->count; i++) good = read_added(r, &added->items[i], made);
+    free(made);
+    Bpe *bpe = good ? assemble(r) : NULL;
+    if (bpe && set_specials(r, bpe, added)) return bpe;
+    bpe_free(bpe);
+    return NULL;
+}
+
+Bpe *bpe_of_tokenizer(const char *text, size_t length, const char *name, char error[ERROR_SIZE]) {
+    Reader r = { .name = name, .error = error };
+    char cause[ERROR_SIZE / 2];
+    static const Json none = { .type = JSON_ARRAY };
+    Json *json = json_parse(text, length, cause, sizeof cause);
+    if (!json) file_error(error, "%s is broken: %s", name, cause);
+    const Json *model = json_get(json, "model"), *added = json_get(json, "added_tokens");
+    bool good = json && check_model(&r, model) && check_pretokenizer(&r, json_get(json, "pre_tokenizer")) && check_rest(&r, json) &&
+                read_vocab(&r, json_get(model, "vocab"), added) && read_merge_list(&r, json_get(model, "merges"));
+    Bpe *bpe = good ? assemble_tokenizer(&r, is_null(added) ? &none : added) : NULL;
+    reader_free(&r);
+    free(r.spelling);
+    json_free(json);
+    return bpe;
+}
+
+/* ---- Opening ---- */
+
+static Bpe *open_tokenizer(const char *path, char error[ERROR_SIZE]) {
+    size_t length;
+    char *text = file_read_text(path, FILE_BYTES, &length, error), *name = xprintf("'%s'", path);
+    Bpe *bpe = text ? bpe_of_tokenizer(text, length, name, error) : NULL;
+    free(text);
+    free(name);
+    return bpe;
+}
+
+static Bpe *open_vocabulary(const char *vocab_path, const char *merges_path, char error[ERROR_SIZE]) {
+    size_t vocab_length, merges_length;
+    char *vocab = file_read_text(vocab_path, FILE_BYTES, &vocab_length, error), *vocab_name = xprintf("'%s'", vocab_path);
+    char *merges = vocab ? file_read_text(merges_path, FILE_BYTES, &merges_length, error) : NULL;
+    char *merges_name = xprintf("'%s'", merges_path);
+    Bpe *bpe = merges ? bpe_of_vocabulary(vocab, vocab_length, vocab_name, merges, merges_length, merges_name, error) : NULL;
+    free(vocab);
+    free(vocab_name);
+    free(merges);
+    free(merges_name);
+    return bpe;
+}
+
+Bpe *bpe_open(const char *directory, char error[ERROR_SIZE]) {
+    char *tokenizer = path_join(directory, tokenizer_file), *vocab = path_join(directory, vocab_file);
+    char *merges = path_join(directory, merges_file);
+    bool has_vocab = path_exists(vocab), has_merges = path_exists(merges);
+    Bpe *bpe = NULL;
+    if (path_exists(tokenizer)) bpe = open_tokenizer(tokenizer, error);
+    else if (has_vocab && has_merges) bpe = open_vocabulary(vocab, merges, error);
+    else if (has_vocab || has_merges)
+        file_error(error, "the vocabulary in '%s' is not whole: %s is missing beside %s", directory, has_vocab ? merges_file : vocab_file,
+                   has_vocab ? vocab_file : merges_file);
+    else file_error(error, "there is no vocabulary in '%s': neither %s, nor %s and %s", directory, tokenizer_file, vocab_file, merges_file);
+    free(tokenizer);
+    free(vocab);
+    free(merges);
+    return bpe;
+}
+
+/* ---- Writing ---- */
+
+static int64_t special_index(const Bpe *bpe, int64_t token) {
+    int64_t i = bpe->specials.count - 1;
+    while (i >= 0 && bpe->special_tokens[i] != token) i--;
+    return i;
+}
+
+/* The token's text in the files. */
+static char *spelling_of(const Bpe *bpe, int64_t token) {
+    int64_t special = special_index(bpe, token);
+    return special >= 0 ? xstrdup(bpe->special_texts[special]) : bpe_spell(bpe->tokens[token].bytes, bpe->tokens[token].length);
+}
+
+void bpe_write_vocab(FILE *file, const Bpe *bpe) {
+    const char *separator = "{";
+    for (int64_t token = 0; token < bpe->vocab_size; token++) {
+        if (!bpe->tokens[token].bytes) continue;
+        char *text = spelling_of(bpe, token);
+        fprintf(file, "%s\n", separator);
+        json_write_string(file, text);
+        fprintf(file, ": %d", (int)token);
+        separator = ",";
+        free(text);
+    }
+    fprintf(file, "\n}\n");
+}
+
+static char *merge_text(const Bpe *bpe, int64_t rank) {
+    char *left = spelling_of(bpe, bpe->merges[rank].left), *right = spelling_of(bpe, bpe->merges[rank].right);
+    char *text = xprintf("%s %s", left, right);
+    free(left);
+    free(right);
+    return text;
+}
+
+void bpe_write_merges(FILE *file, const Bpe *bpe) {
+    fprintf(file, "#version: 0.2\n");
+    for (int64_t rank = 0; rank < bpe->merge_count; rank++) {
+        char *text = merge_text(bpe, rank);
+        fprintf(file, "%s\n", text);
+        free(text);
+    }
+}
+
+static void write_added(FILE *file, const Bpe *bpe) {
+    fprintf(file, "\"added_tokens\": [");
+    for (int64_t i = 0; i < bpe->specials.count; i++) {
+        fprintf(file, "%s\n{\"id\": %d, \"content\": ", i ? "," : "", bpe->special_tokens[i]);
+        json_write_string(file, bpe->special_texts[i]);
+        fprintf(file, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}");
+    }
+    fprintf(file, "],\n");
+}
+
+/* Merges as "a b", which every release of tokenizers reads; the pairs of newer ones are for tokens with spaces in them. */
+static void write_model(FILE *file, const Bpe *bpe) {
+    fprintf(file, "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"continuing_subword_prefix\": null, "
+                  "\"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": false,\n\"vocab\": ");
+    bpe_write_vocab(file, bpe);
+    fprintf(file, ",\"merges\": [");
+    for (int64_t rank = 0; rank < bpe->merge_count; rank++) {
+        char *text = merge_text(bpe, rank);
+        fprintf(file, rank ? ",\n" : "\n");
+        json_write_string(file, text);
+        free(text);
+    }
+    fprintf(file, "]}");
+}
+
+void bpe_write_tokenizer(FILE *file, const Bpe *bpe) {
+    fprintf(file, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n");
+    write_added(file, bpe);
+    fprintf(file, "\"normalizer\": null,\n"
+                  "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
+                  "\"use_regex\": true},\n"
+                  "\"post_processor\": null,\n"
+                  "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n");
+    write_model(file, bpe);
+    fprintf(file, "}\n");
+}
+
+static bool save(const Bpe *bpe, void (*write)(FILE *, const Bpe *), const char *directory, const char *name, char error[ERROR_SIZE]) {
+    char *text = NULL, *path = path_join(directory, name);
+    size_t length = 0;
+    FILE *memory = open_memstream(&text, &length);
+    CHECK(memory);
+    write(memory, bpe);
+    CHECK(fclose(memory) == 0);
+    FileWriter *file = file_create(path);
+    file_write(file, text, length);
+    free(text);
+    free(path);
+    return file_close(file, NULL, error);
+}
+
+bool bpe_save(const Bpe *bpe, const char *directory, char error[ERROR_SIZE]) {
+    return save(bpe, bpe_write_vocab, directory, vocab_file, error) && save(bpe, bpe_write_merges, directory, merges_file, error) &&
+           save(bpe, bpe_write_tokenizer, directory, tokenizer_file, error);
+}

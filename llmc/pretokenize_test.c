@@ -1,0 +1,217 @@
+/* pretokenize_test.c: what the expression means on texts worked out by hand, every code point's class, ASCII by hand against the
+   expression, any bytes, cutting, and time. */
+#include "pretokenize.h"
+#include "error.h"
+#include "utf8.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static char error[ERROR_SIZE];
+static Pretokenizer *pretokenizer;
+
+/* The pre-tokens of text, each followed by a |. */
+static char *split(const char *text, size_t length) {
+    char *shown = xmalloc(2 * length + 1), *end = shown;
+    for (size_t at = 0; at < length;) {
+        size_t n = pretoken_length(pretokenizer, text + at, length - at);
+        assert_in_range(n, 1, length - at);
+        memcpy(end, text + at, n);
+        end[n] = '|';
+        end += n + 1;
+        at += n;
+    }
+    *end = 0;
+    return shown;
+}
+
+static void expect_split(const char *text, const char *expected) {
+    char *shown = split(text, strlen(text));
+    assert_string_equal(shown, expected);
+    free(shown);
+}
+
+static void test_words(void **state) {
+    (void)state;
+    expect_split("Hello, world!", "Hello|,| world|!|");
+    expect_split(" a1b  c", " a|1|b| | c|");
+    expect_split("I'm we'll 'tis they'd've it's's", "I|'m| we|'ll| '|tis| they|'d|'ve| it|'s|'s|");
+    expect_split("don'T ?'s '", "don|'|T| ?'|s| '|");   /* capitals are no contraction; after a mark the ' belongs to the marks */
+    expect_split("caf\u00e9\u0301 \u4f60\u597d\u3002", "caf\u00e9|\u0301| \u4f60\u597d|\u3002|");   /* a combining mark is no letter */
+    expect_split("\u0664\u06f5\u00bd \u2167x", "\u0664\u06f5\u00bd| \u2167|x|");   /* numbers of other scripts; Roman ones */
+    expect_split("\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627!", "\u05e9\u05dc\u05d5\u05dd| \u0645\u0631\u062d\u0628\u0627|!|");
+    expect_split("\U0001F468\u200d\U0001F469 x", "\U0001F468\u200d\U0001F469| x|");
+}
+
+static void test_white_space(void **state) {
+    (void)state;
+    expect_split(" ", " |");
+    expect_split("a  \n", "a|  \n|");
+    expect_split("a\n\nb", "a|\n|\n|b|");
+    expect_split("a \n b", "a| \n| b|");
+    expect_split("a\tb", "a|\t|b|");
+    expect_split("\r\n\r\n  x", "\r\n\r\n | x|");
+    expect_split(" \u00a0a", " |\u00a0|a|");                  /* only U+0020 joins a word */
+    expect_split("a\u2003\u3000\u2029b\xc2\x85", "a|\u2003\u3000|\u2029|b|\xc2\x85|");
+    expect_split("a\u180eb \u200b", "a|\u180e|b| \u200b|");   /* White_Space has neither of these */
+    expect_split("a\x1c\x1d\x1e\x1f b", "a|\x1c\x1d\x1e\x1f| b|");
+}
+
+static void expect_same(const char *text, size_t length) {
+    size_t fast = pretoken_length(pretokenizer, text, length), slow = pretoken_length_by_expression(pretokenizer, text, length);
+    if (fast != slow) fail_msg("'%.*s': %zu by hand, %zu by the expression", (int)length, text, fast, slow);
+}
+
+/* One of each class, all that contractions need, and a character that is not ASCII of each class. */
+static const char *const representatives[] = { "a", "7", " ", "\n", "'", "s", "t", "r", "e", "l", "!",
+                                               "\u00e9", "\u0664", "\u3000", "\u2026" };
+enum { REPRESENTATIVES = sizeof representatives / sizeof *representatives };
+
+static void test_by_hand_equals_expression(void **state) {
+    (void)state;
+    for (int64_t length = 1, count = REPRESENTATIVES; length <= 5; length++, count *= REPRESENTATIVES)
+        for (int64_t number = 0; number < count; number++) {
+            char text[32] = "";
+            int64_t rest = number;
+            for (int i = 0; i < length; i++, rest /= REPRESENTATIVES) strcat(text, representatives[rest % REPRESENTATIVES]);
+            expect_same(text, strlen(text));
+        }
+}
+
+/* The same numbers on every run (Marsaglia 2003, xorshift64). */
+static uint64_t random_state;
+static uint64_t random_number(void) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    return random_state ^= random_state << 17;
+}
+
+static void test_by_hand_equals_expression_on_random_texts(void **state) {
+    (void)state;
+    random_state = 1;
+    for (int i = 0; i < 300000; i++) {
+        char text[24];
+        size_t length = 1 + random_number() % sizeof text;
+        unsigned mask = random_number() & 1 ? 0x7F : 0xFF;
+        for (size_t k = 0; k < length; k++) text[k] = random_number() & (random_number() & 1 ? mask : 0x27);
+        expect_same(text, length);
+    }
+}
+
+/* The class of a character: which of a, 1 and ! it joins; white space joins none. */
+static char class_of(const char *character, size_t size) {
+    static const struct { char other, class; } others[] = { { 'a', 'L' }, { '1', 'N' }, { '!', 'O' } };
+    char text[8];
+    memcpy(text + 1, character, size);
+    for (int i = 0; i < 3; i++) {
+        text[0] = others[i].other;
+        if (pretoken_length(pretokenizer, text, size + 1) == size + 1) return others[i].class;
+    }
+    return 'S';
+}
+
+/* Every code point as dev/tokenizer/classes.txt has it: lines of FIRST LAST CLASS. */
+static void test_classes_as_tokenizers(void **state) {
+    (void)state;
+    char *file = file_read_text("dev/tokenizer/classes.txt", 1 << 20, NULL, error), *save = NULL, character[5];
+    if (!file) fail_msg("%s", error);
+    int32_t known = 0;
+    for (char *line = strtok_r(file, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        unsigned first, last;
+        char class;
+        assert_int_equal(sscanf(line, "%x %x %c", &first, &last, &class), 3);
+        for (unsigned code = first; code <= last; code++, known++) {
+            char found = class_of(character, utf8_encode((int32_t)code, character));
+            if (found != class) fail_msg("U+%04X is of class %c, where %c was expected", code, found, class);
+        }
+    }
+    assert_true(known > 280000);
+    free(file);
+}
+
+static void test_bytes_that_are_not_utf8(void **state) {
+    (void)state;
+    expect_split("a\xff\xfe b", "a|\xff\xfe| b|");
+    expect_split("\xe4\xbd \xe4\xbd\xa0\xe4", "\xe4\xbd| \xe4\xbd\xa0|\xe4|");
+    expect_split(" \x80" "a'\xc0\xafs", " |\x80|a|'|\xc0\xaf|s|");
+    expect_split("\xed\xa0\x80\xf4\x90\x80\x80!", "\xed\xa0\x80\xf4\x90\x80\x80|!|");
+    char *nul = split("a\0 \0b", 5);
+    assert_memory_equal(nul, "a|\0| \0|b|", 9);
+    free(nul);
+}
+
+static void test_cut(void **state) {
+    (void)state;
+    assert_int_equal(pretoken_cut("abc def gh", 10), 7);
+    assert_int_equal(pretoken_cut("abc  ", 5), 3);
+    assert_int_equal(pretoken_cut("  abc", 5), 0);
+    assert_int_equal(pretoken_cut("", 0), 0);
+    assert_int_equal(pretoken_cut("a\u3000\u2003\u00a0 b", 10), 1);
+    assert_int_equal(pretoken_cut("a\xe3\x80", 3), 0);   /* half of a space may be anything */
+    assert_int_equal(pretoken_cut("a b\xc2", 4), 1);
+}
+
+/* Both sides of a cut give the pre-tokens of the whole. */
+static void test_cut_changes_nothing(void **state) {
+    (void)state;
+    random_state = 2;
+    for (int i = 0; i < 50000; i++) {
+        char text[256] = "";
+        int pieces = 1 + random_number() % 20;
+        for (int k = 0; k < pieces; k++)
+            strcat(text, random_number() % 8 ? representatives[random_number() % REPRESENTATIVES] : "\xe3\x80");
+        size_t length = strlen(text), cut = pretoken_cut(text, length);
+        char *whole = split(text, length), *left = split(text, cut), *right = split(text + cut, length - cut);
+        assert_memory_equal(whole, left, strlen(left));
+        assert_string_equal(whole + strlen(left), right);
+        free(whole);
+        free(left);
+        free(right);
+    }
+}
+
+/* No text makes it slow or takes a stack: whole pre-tokens of 30 MB, and 10 million small ones with the longest look ahead. */
+static void test_time_is_linear(void **state) {
+    (void)state;
+    static const char *const pieces[] = { "a", "\u00e9", " ", "\u3000", "!", "\xff", "\u00e9 ", "a \u00e9" };
+    enum { BYTES = 30000000 };
+    char *text = xmalloc(BYTES);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        size_t n = strlen(pieces[i]), count = 0;
+        for (size_t at = 0; at < BYTES; at++) text[at] = pieces[i][at % n];
+        clock_t start = clock();
+        for (size_t at = 0; at < BYTES; count++) at += pretoken_length(pretokenizer, text + at, BYTES - at);
+        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        if (!(seconds < 10)) fail_msg("'%s' times %zu: %.1f s for %zu pre-tokens", pieces[i], BYTES / n, seconds, count);
+    }
+    free(text);
+}
+
+int main(void) {
+    pretokenizer = pretokenizer_open(error);
+    if (!pretokenizer) {
+        printf("skipped: %s\n", error);
+        return 0;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_white_space),
+        cmocka_unit_test(test_by_hand_equals_expression),
+        cmocka_unit_test(test_by_hand_equals_expression_on_random_texts),
+        cmocka_unit_test(test_classes_as_tokenizers),
+        cmocka_unit_test(test_bytes_that_are_not_utf8),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_cut_changes_nothing),
+        cmocka_unit_test(test_time_is_linear),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    pretokenizer_close(pretokenizer);
+    return failed;
+}

@@ -1,0 +1,76 @@
+/* specials.c: see specials.h. */
+#include "specials.h"
+#include "error.h"
+#include "pretokenize.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool specials_init(Specials *specials, const char *const *texts, int64_t count, char error[ERROR_SIZE]) {
+    *specials = (Specials){ .texts = texts, .count = count };
+    for (int64_t i = 0; i < count; i++) {
+        if (!*texts[i]) return file_error(error, "a special token is empty; it needs at least one letter");
+        for (int64_t j = 0; j < i; j++) {
+            if (strcmp(texts[i], texts[j]) != 0) continue;
+            return file_error(error, "the special token '%s' is given twice; give each once", texts[i]);
+        }
+    }
+    specials->lengths = xcalloc((size_t)count, sizeof *specials->lengths);
+    for (int64_t i = 0; i < count; i++) {
+        specials->lengths[i] = strlen(texts[i]);
+        if (specials->lengths[i] > specials->longest) specials->longest = specials->lengths[i];
+        specials->begins[(unsigned char)texts[i][0]] = true;
+    }
+    return true;
+}
+
+void specials_free(Specials *specials) {
+    free(specials->lengths);
+    *specials = (Specials){ 0 };
+}
+
+/* Bytes of the longest special token that text[length] begins with, or 0. */
+static size_t longest_at(const Specials *specials, const char *text, size_t length) {
+    size_t longest = 0;
+    for (int64_t i = 0; i < specials->count; i++) {
+        size_t n = specials->lengths[i];
+        if (n > longest && n <= length && memcmp(specials->texts[i], text, n) == 0) longest = n;
+    }
+    return longest;
+}
+
+size_t specials_find(const Specials *specials, const char *text, size_t length, size_t *size) {
+    *size = 0;
+    if (specials->count == 0) return length;
+    for (size_t at = 0; at < length; at++)
+        if (specials->begins[(unsigned char)text[at]] && (*size = longest_at(specials, text + at, length - at)) > 0) return at;
+    return length;
+}
+
+/* Where a special token begins that goes on behind `cut`, or `cut` if there is none. Every place is looked at, taken or not. */
+static size_t straddling(const Specials *specials, const char *text, size_t length, size_t cut) {
+    size_t first = cut + 1 > specials->longest ? cut + 1 - specials->longest : 0;
+    for (size_t at = first; at < cut; at++)
+        if (specials->begins[(unsigned char)text[at]] && longest_at(specials, text + at, length - at) > cut - at) return at;
+    return cut;
+}
+
+/* The end of the last special token of which it is certain that it is taken. */
+static size_t end_of_last(const Specials *specials, const char *text, size_t length) {
+    size_t size, end = 0, at = 0;
+    while ((at += specials_find(specials, text + at, length - at, &size)) + specials->longest <= length && size > 0) end = at += size;
+    return end;
+}
+
+size_t specials_cut(const Specials *specials, const char *text, size_t length) {
+    if (specials->count == 0) return pretoken_cut(text, length);
+    if (length < specials->longest) return 0;
+    /* So far from the end that every special token which goes on behind the cut is whole. */
+    size_t cut = pretoken_cut(text, length - specials->longest + 1);
+    while (cut > 0) {
+        size_t start = straddling(specials, text, length, cut);
+        if (start == cut) return cut;
+        cut = pretoken_cut(text, start);
+    }
+    return end_of_last(specials, text, length);
+}

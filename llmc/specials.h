@@ -1,0 +1,33 @@
+/* specials.h: special tokens in a text: where they are, and where the text may be cut without cutting one. Read from left to right, the
+   longest that begins at a place is taken. */
+#ifndef LLMC_SPECIALS_H
+#define LLMC_SPECIALS_H
+
+#include "files.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    const char *const *texts;      /* the caller's */
+    size_t *lengths, longest;
+    int64_t count;
+    bool begins[256];              /* with this byte */
+} Specials;
+
+/* False with a sentence if one is empty or given twice. */
+bool specials_init(Specials *specials, const char *const *texts, int64_t count, char error[ERROR_SIZE]);
+void specials_free(Specials *specials);
+
+/* Bytes before the first special token in text[length], whose bytes go to *size; length, and *size 0, if there is none. */
+size_t specials_find(const Specials *specials, const char *text, size_t length, size_t *size);
+
+/* The last place in text[length] where it may be cut whatever follows: both parts give the special tokens and the pre-tokens that the whole
+   would. 0 if there is none. The text begins where one may begin. */
+size_t specials_cut(const Specials *specials, const char *text, size_t length);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
