@@ -56,7 +56,7 @@ EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
 
-.PHONY: all tests test check bench lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.PHONY: all tests test check bench bench-attention check-hf lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
 .SECONDARY:
 all: $(PROGRAMS)
 tests: $(TESTS)
@@ -134,6 +134,13 @@ check:
 	sh dev/check_includes.sh
 bench: $(BUILD)/dev/bench
 	$(BUILD)/dev/bench
+# Time and memory of attention by the number of its key/value heads.
+bench-attention: $(BUILD)/dev/bench_attention
+	$(BUILD)/dev/bench_attention
+# Models of ours in transformers, and of transformers in ours, where PYTHON has it.
+PYTHON ?= python3
+check-hf: $(BIN)/train_gpt $(BUILD)/dev/hf_logits
+	$(PYTHON) dev/check_hf.py $^
 # The matmul algorithms of cuBLASLt, timed, on a GPU; the plans of cuDNN for an H100, without one.
 lt-probe: $(BUILD)/dev/lt_probe
 sdpa-plan: $(BUILD)/dev/sdpa_plan

@@ -163,14 +163,6 @@ Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]) {
     return tokenizer;
 }
 
-static bool write_file(const char *directory, const char *text, size_t length, char error[ERROR_SIZE]) {
-    char *path = path_join(directory, file_name);
-    FileWriter *file = file_create(path);
-    file_write(file, text, length);
-    free(path);
-    return file_close(file, NULL, error);
-}
-
 bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char error[ERROR_SIZE]) {
     char *text = NULL;
     size_t length = 0;
@@ -183,19 +175,28 @@ bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char erro
     }
     fprintf(memory, "]}\n");
     CHECK(fclose(memory) == 0);
-    bool good = write_file(directory, text, length, error);
+    bool good = file_write_text(directory, file_name, text, length, error);
     free(text);
     return good;
 }
 
-bool tokenizer_copy(const char *from_directory, const char *to_directory, char error[ERROR_SIZE]) {
-    char *path = path_join(from_directory, file_name);
+/* Copies one file; a missing one is no error. */
+static bool copy_file(const char *name, const char *from_directory, const char *to_directory, char error[ERROR_SIZE]) {
+    char *path = path_join(from_directory, name);
     size_t length;
     bool present = path_exists(path);
     char *text = present ? file_read_text(path, FILE_BYTES, &length, error) : NULL;
-    bool good = !present || (text && write_file(to_directory, text, length, error));
+    bool good = !present || (text && file_write_text(to_directory, name, text, length, error));
     free(text);
     free(path);
+    return good;
+}
+
+bool tokenizer_copy(const char *from_directory, const char *to_directory, char error[ERROR_SIZE]) {
+    static const char *const names[] = { file_name, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
+                                         "special_tokens_map.json" };
+    bool good = true;
+    for (size_t i = 0; good && i < sizeof names / sizeof *names; i++) good = copy_file(names[i], from_directory, to_directory, error);
     return good;
 }
 
