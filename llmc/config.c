@@ -76,9 +76,6 @@ const char *config_preset_names(void) {
     return names;
 }
 
-/* Beyond the words that name an Activation, in its order, --activation has one for the gated MLP. */
-enum { ACTIVATION_SWIGLU = ACT_RELU2 - ACT_GELU + 1 };
-
 /* Sets an option to its word of that number. */
 static void set_word_if_open(Options *options, const char *key, int64_t number) {
     char *word = option_choice_word(options_find(&train_options, key)->choices, number);
@@ -110,7 +107,7 @@ void config_to_options(const Config *c, Options *options) {
     set_word_if_open(options, "rope_layout", c->rope_layout);
     set_word_if_open(options, "norm", c->norm);
     set_word_if_open(options, "norm_place", c->norm_place);
-    set_word_if_open(options, "activation", c->gated ? ACTIVATION_SWIGLU : c->activation - ACT_GELU);
+    set_word_if_open(options, "activation", config_activation(c));
 }
 
 /* 8/3 C to the nearest multiple of 64: as many parameters in SwiGLU's three matrices as in two of 4C. */

@@ -56,6 +56,10 @@ bool config_same(const Config *a, const Config *b, char error[ERROR_SIZE]);
 double config_flops_per_token(const Config *config, int64_t T);
 int64_t config_matmul_parameters(const Config *config);
 
+/* The number of the word of --activation: its words name the Activations from GELU on, in their order, and last the gated MLP. */
+enum { ACTIVATION_SWIGLU = ACT_RELU2 - ACT_GELU + 1 };
+static inline int config_activation(const Config *c) { return c->gated ? (int)ACTIVATION_SWIGLU : (int)(c->activation - ACT_GELU); }
+
 static inline int64_t config_qkv_width(const Config *c) { return (c->NH + 2 * c->NKV) * c->HS; }
 /* Columns of the MLP's first product: with SwiGLU the gate's F, then the other F. */
 static inline int64_t config_fc_width(const Config *c) { return (c->gated ? 2 : 1) * c->F; }

@@ -26,7 +26,7 @@ int family_property(const Config *c, Property property) {
     case POSITION: return c->pos;
     case NORM: return c->norm;
     case PLACE: return c->norm_place;
-    case ACTIVATION: return c->gated ? ACTIVATION_SWIGLU : (int)(c->activation - ACT_GELU);
+    case ACTIVATION: return config_activation(c);
     case BIAS: return c->bias ? BIAS_ALL : c->qkv_bias ? BIAS_QKV : BIAS_NONE;
     case QK_NORM: return c->qk_norm;
     case KV_HEADS: return c->NKV != c->NH;

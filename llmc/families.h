@@ -7,7 +7,6 @@
 
 /* What an architecture is made of, sizes aside. Of each property a family expresses some values, numbered as the words in families.c. */
 typedef enum { POSITION, NORM, PLACE, ACTIVATION, BIAS, QK_NORM, KV_HEADS, HEAD_SIZE, PROPERTIES } Property;
-enum { ACTIVATION_SWIGLU = ACT_RELU2 - ACT_GELU + 1 };      /* after the others, which are counted from ACT_GELU */
 enum { BIAS_NONE, BIAS_QKV, BIAS_ALL };
 enum { HEADS_DIVIDE_CHANNELS, HEADS_APART, HEADS_UNEVEN };   /* NH HS is C; it is not, but NH divides C; it does not */
 int family_property(const Config *config, Property property);

@@ -411,7 +411,8 @@ static void test_special_tokens(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_published), cmocka_unit_test(test_other_spellings),
-        cmocka_unit_test(test_rope), cmocka_unit_test(test_biases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_features), cmocka_unit_test(test_special_tokens),
+        cmocka_unit_test(test_rope), cmocka_unit_test(test_biases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_features),
+        cmocka_unit_test(test_special_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

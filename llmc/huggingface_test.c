@@ -4,7 +4,7 @@
 
 #include "families.h"
 #include "model_test.h"
-#include "shards.h"
+#include "weight_files.h"
 #include "weights.h"
 
 #include <errno.h>
@@ -88,8 +88,8 @@ static void expect_same_weights(const Model *a, const Model *b) {
     assert_memory_equal(a->masters.data, b->masters.data, tensor_bytes(a->masters));
 }
 
-static void open_shards(Shards *s, const char *where) {
-    if (!shards_open(s, where, error)) fail_msg("%s", error);
+static void open_shards(WeightFiles *s, const char *where) {
+    if (!weight_files_open(s, where, error)) fail_msg("%s", error);
 }
 
 /* ---- transformers' logits --------------------------------------------------------------------------------------------------- */
@@ -182,7 +182,7 @@ static void test_configs(void **state) {
 
 /* The tensors of both directories have the same names and shapes, and, where exact, the same bits as floats. */
 static void expect_same_tensors(const char *a, const char *b, bool exact) {
-    Shards in_a, in_b;
+    WeightFiles in_a, in_b;
     open_shards(&in_a, a);
     open_shards(&in_b, b);
     TensorIndex x = tensors_of_files(in_a.files, in_a.count), y = tensors_of_files(in_b.files, in_b.count);
@@ -203,8 +203,8 @@ static void expect_same_tensors(const char *a, const char *b, bool exact) {
     }
     tensors_release(&x);
     tensors_release(&y);
-    shards_close(&in_a);
-    shards_close(&in_b);
+    weight_files_close(&in_a);
+    weight_files_close(&in_b);
 }
 
 static void expect_mode_and_names(const char *where, bool tokenizer) {
@@ -254,7 +254,7 @@ static void test_round_trip(void **state) {
 static void test_bf16_export(void **state) {
     (void)state;
     Model m;
-    Shards s;
+    WeightFiles s;
     load(&m, committed("llama_shards"));
     assert_true(directory_remove(at("half"), error));
     put_text(directory, "vocab.json", "{}");
@@ -268,7 +268,7 @@ static void test_bf16_export(void **state) {
     assert_non_null(strstr(text, "\"dtype\": \"bfloat16\""));
     assert_non_null(strstr(text, "\"bos_token_id\": null"));
     free(text);
-    shards_close(&s);
+    weight_files_close(&s);
     model_free(&m);
 }
 
@@ -377,7 +377,7 @@ typedef enum { KEEP, LEAVE_OUT, RENAME, SHORTER, LONGER, OTHER_RANK, INTEGERS, H
 /* A family's tensors as one file of another directory: those whose name contains `named` changed; ADD: one more, of that name; strip: taken
    off the beginning of all names that have it. */
 static void rewrite_as(const char *to, const char *family, const char *named, Change change, const char *strip) {
-    Shards s;
+    WeightFiles s;
     open_shards(&s, committed(family));
     TensorIndex index = tensors_of_files(s.files, s.count);
     char *path = path_join(to, "model.safetensors");
@@ -407,14 +407,14 @@ static void rewrite_as(const char *to, const char *family, const char *named, Ch
             if (now == HOLD_INF) floats[n / 2] = -INFINITY;
             safetensors_write(w, floats, (size_t)n * sizeof *floats);
         }
-        if (change == ADD && pass == 0) safetensors_declare(w, named, ST_U8, 2, four);
+        if (change == ADD && pass == 0) safetensors_declare(w, named, ST_BOOL, 2, four);
         if (change == ADD && pass == 1) safetensors_write(w, "abcd", 4);
         if (pass == 0) safetensors_begin(w);
     }
     if (!safetensors_finish(w, NULL, error)) fail_msg("%s", error);
     copy_file(committed(family), to, "config.json");
     tensors_release(&index);
-    shards_close(&s);
+    weight_files_close(&s);
     free(path);
 }
 

@@ -4,7 +4,7 @@
 #include "error.h"
 #include "huggingface.h"
 #include "kernels/cpu.h"
-#include "shards.h"
+#include "weight_files.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -352,9 +352,9 @@ bool weights_read_directory(const char *directory, const ParameterTable *table, 
     char cause[ERROR_SIZE];
     Config saved;
     const Family *family;
-    Shards shards;
+    WeightFiles shards;
     WeightLayout layout;
-    if (!config_read_directory(directory, &saved, &family, error) || !shards_open(&shards, directory, error)) return false;
+    if (!config_read_directory(directory, &saved, &family, error) || !weight_files_open(&shards, directory, error)) return false;
     TensorIndex index = tensors_of_files(shards.files, shards.count);
     weights_of_family(&layout, table, config, family, family->native ? saved.rope_layout : ROPE_HALF);
     match_base(&layout, &index, family->base);
@@ -364,7 +364,7 @@ bool weights_read_directory(const char *directory, const ParameterTable *table, 
     else file_error(error, "%.200s: %.300s", directory, cause);
     weights_release(&layout);
     tensors_release(&index);
-    shards_close(&shards);
+    weight_files_close(&shards);
     return good;
 }
 

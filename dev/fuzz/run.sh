@@ -13,7 +13,7 @@ case ${1-} in
 esac
 targets=${*:-json safetensors shard options config index}
 library="llmc/error.c llmc/files.c llmc/json.c llmc/safetensors.c llmc/dataloader.c llmc/options.c llmc/config.c
-llmc/families.c llmc/hf_config.c llmc/shards.c"
+llmc/families.c llmc/hf_config.c llmc/weight_files.c"
 flags="-std=gnu11 -O2 -g -Wall -Wextra -fno-omit-frame-pointer -fno-sanitize-recover=all -I."
 mkdir -p "$build" || exit 1
 finds=$(mktemp -d) || exit 1

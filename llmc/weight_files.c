@@ -1,5 +1,5 @@
-/* shards.c: see shards.h. */
-#include "shards.h"
+/* weight_files.c: see shards.h. */
+#include "weight_files.h"
 
 #include "error.h"
 
@@ -11,14 +11,14 @@ enum { INDEX_BYTES = 64 << 20 };
 
 static const char whole_file[] = "model.safetensors", index_file[] = "model.safetensors.index.json";
 
-void shards_free_names(char **names, int count) {
+void weight_files_free_names(char **names, int count) {
     for (int i = 0; i < count; i++) free(names[i]);
     free(names);
 }
 
 static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-char **shards_of_index(const Json *index, int *count, char error[ERROR_SIZE]) {
+char **weight_files_of_index(const Json *index, int *count, char error[ERROR_SIZE]) {
     const Json *map = json_get(index, "weight_map");
     *count = 0;
     if (!map || map->type != JSON_OBJECT || map->count == 0) {
@@ -46,7 +46,7 @@ char **shards_of_index(const Json *index, int *count, char error[ERROR_SIZE]) {
 }
 
 /* The files and the index name the same tensors in the same places. */
-static bool check_index(const Shards *s, const Json *map, char error[ERROR_SIZE]) {
+static bool check_index(const WeightFiles *s, const Json *map, char error[ERROR_SIZE]) {
     size_t found = 0;
     for (int i = 0; i < s->count; i++)
         for (size_t k = 0; k < s->files[i].count; k++, found++) {
@@ -63,7 +63,7 @@ static bool check_index(const Shards *s, const Json *map, char error[ERROR_SIZE]
     return true;
 }
 
-static bool open_files(Shards *s, const char *directory, char error[ERROR_SIZE]) {
+static bool open_files(WeightFiles *s, const char *directory, char error[ERROR_SIZE]) {
     int wanted = s->count;
     s->files = (Safetensors *)xcalloc((size_t)wanted, sizeof *s->files);
     for (int i = 0; i < wanted; i++) {
@@ -85,11 +85,11 @@ static Json *read_index(const char *path, char error[ERROR_SIZE]) {
     return index;
 }
 
-static bool open_indexed(Shards *s, const char *directory, const char *path, char error[ERROR_SIZE]) {
+static bool open_indexed(WeightFiles *s, const char *directory, const char *path, char error[ERROR_SIZE]) {
     char cause[ERROR_SIZE] = "";
     Json *index = read_index(path, error);
     if (!index) return false;
-    s->names = shards_of_index(index, &s->count, cause);
+    s->names = weight_files_of_index(index, &s->count, cause);
     bool opened = s->names && open_files(s, directory, error);
     bool good = opened && check_index(s, json_get(index, "weight_map"), cause);
     if (*cause) file_error(error, "%.200s: %.300s", path, cause);
@@ -97,7 +97,7 @@ static bool open_indexed(Shards *s, const char *directory, const char *path, cha
     return good;
 }
 
-static bool open_whole(Shards *s, const char *directory, char error[ERROR_SIZE]) {
+static bool open_whole(WeightFiles *s, const char *directory, char error[ERROR_SIZE]) {
     s->count = 1;
     s->names = (char **)xcalloc(1, sizeof *s->names);
     s->names[0] = xstrdup(whole_file);
@@ -117,20 +117,20 @@ static bool refuse_without(const char *directory, char error[ERROR_SIZE]) {
                              "transformers and save_pretrained() it, which writes %s", directory, whole_file);
 }
 
-bool shards_open(Shards *s, const char *directory, char error[ERROR_SIZE]) {
-    *s = (Shards){0};
+bool weight_files_open(WeightFiles *s, const char *directory, char error[ERROR_SIZE]) {
+    *s = (WeightFiles){0};
     char *whole = path_join(directory, whole_file), *index = path_join(directory, index_file);
     bool good = path_exists(whole) ? open_whole(s, directory, error)
               : path_exists(index) ? open_indexed(s, directory, index, error) : refuse_without(directory, error);
     free(whole);
     free(index);
-    if (!good) shards_close(s);
+    if (!good) weight_files_close(s);
     return good;
 }
 
-void shards_close(Shards *s) {
+void weight_files_close(WeightFiles *s) {
     for (int i = 0; s->files && i < s->count; i++) safetensors_close(&s->files[i]);
     free(s->files);
-    shards_free_names(s->names, s->count);
-    *s = (Shards){0};
+    weight_files_free_names(s->names, s->count);
+    *s = (WeightFiles){0};
 }
