@@ -1,5 +1,5 @@
 /* architecture_test.c: every combination of switches for which dev/reference holds a PyTorch dump (its pair_* files have every pair of switches in
-   them) is trained, checkpointed, resumed, recomputed and sampled from, on every backend present, in both dtypes. Whether the numbers are right
+   them) is trained, checkpointed, resumed, recomputed and sampled from, on every backend present. Whether the numbers are right
    is test_gpt's question; here they must be the same bits in every way that leads to them. */
 #include "model_test.h"
 
@@ -173,8 +173,9 @@ static void test_architectures(void **state) {
     if (glob("dev/reference/pair_*.safetensors", 0, NULL, &dumps) != 0) fail_msg("found no dev/reference/pair_*.safetensors; run from the root");
     for (int i = 0; i < TEST_BACKENDS; i++)
         for (size_t d = 0; test_backend(i) && d < dumps.gl_pathc; d++) {
-            check_architecture(dumps.gl_pathv[d], test_backend(i), F32);
-            check_architecture(dumps.gl_pathv[d], test_backend(i), BF16);
+            const bool slow = strcmp(test_backend(i)->name, "emu") == 0;   /* there every other dump in each dtype */
+            if (!slow || d % 2 == 0) check_architecture(dumps.gl_pathv[d], test_backend(i), F32);
+            if (!slow || d % 2 == 1) check_architecture(dumps.gl_pathv[d], test_backend(i), BF16);
         }
     globfree(&dumps);
 }
