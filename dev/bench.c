@@ -4,6 +4,7 @@
    On a GPU: the four sizes of GPT-2 and the 17M model in bf16, against the card's published peak and against the roofline floor: the sum over
    all ops of a step of the greater of the time to move their bytes and the time to do their arithmetic, by the ops' own cost functions. */
 #include "llmc/error.h"
+#include "llmc/json.h"
 #include "llmc/logger.h"
 #include "llmc/machine.h"
 #include "llmc/model.h"
