@@ -58,7 +58,7 @@ EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
 
-.PHONY: all tests test check bench bench-tokenizer lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.PHONY: all tests test check bench bench-attention bench-tokenizer check-hf lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
 .SECONDARY:
 all: $(PROGRAMS)
 tests: $(TESTS)
@@ -136,9 +136,15 @@ check:
 	sh dev/check_includes.sh
 bench: $(BUILD)/dev/bench
 	$(BUILD)/dev/bench
+# Time and memory of attention by the number of its key/value heads.
+bench-attention: $(BUILD)/dev/bench_attention
+	$(BUILD)/dev/bench_attention
 # Beside Hugging Face tokenizers and tiktoken, of which PYTHON must have both.
 bench-tokenizer: $(BIN)/tokenizer $(BUILD)/dev/bench_bpe
 	$(PYTHON) dev/bench_tokenizer.py --tokenizer $(BIN)/tokenizer --encoder $(BUILD)/dev/bench_bpe
+# Models of ours in transformers, and of transformers in ours, where PYTHON has it.
+check-hf: $(BIN)/train_gpt $(BUILD)/dev/hf_logits
+	$(PYTHON) dev/check_hf.py $^
 # The matmul algorithms of cuBLASLt, timed, on a GPU; the plans of cuDNN for an H100, without one.
 lt-probe: $(BUILD)/dev/lt_probe
 sdpa-plan: $(BUILD)/dev/sdpa_plan

@@ -35,9 +35,7 @@ static void open_model(Model *m, const SampleOptions *o, const char *directory) 
     spec.B = 1;
     spec.T = spec.config.maxT;
     model_create(m, &spec, backend);
-    char *weights = path_join(directory, "model.safetensors");
-    if (!model_read_weights(m, weights, "", error)) die("%s", error);
-    free(weights);
+    if (!model_read_directory(m, directory, error)) die("%s", error);
 }
 
 /* The text so far, and how much of it the cache holds. When the context is full, its older half is forgotten and the rest is fed again, so

@@ -6,6 +6,7 @@
 #include "llmc/hellaswag.h"
 #include "llmc/logger.h"
 #include "llmc/machine.h"
+#include "llmc/plan.h"
 #include "llmc/schedule.h"
 
 #include <math.h>
@@ -52,6 +53,10 @@ static char *resolve_resume(Options *o) {
     if (asked && strcmp(asked, o->model) != 0)
         die("cannot resume from %s: that run began with --model %s, not %s; leave --model out, or --resume", directory, o->model, asked);
     free(asked);
+    /* A learned table stays as long as it is, whatever the context is now. */
+    Config config;
+    if (!model_directory_config(directory, &config, error)) die("%s", error);
+    if (config.pos == POS_LEARNED && o->from.max_seq_len < FROM_FILE) o->max_seq_len = config.maxT;
     return directory;
 }
 
@@ -66,6 +71,9 @@ static char *resolve_options(Options *o, bool *resuming) {
     Config config;
     directory = model_directory(o->model, error);
     if (!directory || !model_directory_verify(directory, error) || !model_directory_config(directory, &config, error)) die("%s", error);
+    if (config.pos == POS_LEARNED && o->max_seq_len > config.maxT)
+        die("--max-seq-len %lld is more than the %lld rows of the position table in %s, and a learned table does not grow", (long long)o->max_seq_len,
+            (long long)config.maxT, directory);
     config_to_options(&config, o);
     return directory;
 }
@@ -106,77 +114,30 @@ static ModelSpec resolve_spec(Options *o, const DatasetInfo *dataset, const Back
     return spec;
 }
 
-static int64_t parameter_count(const Config *config) {
-    ParameterTable table;
-    parameters_describe(&table, config);
-    int64_t n = table.parameters;
-    parameters_release(&table);
-    return n;
-}
-
-/* The largest micro-batch whose plan fits into `bytes`. */
-static int64_t largest_batch(ModelSpec spec, const Backend *backend, double bytes) {
-    int64_t fits = 0;
-    for (int64_t step = 1 << 16; step > 0; step /= 2) {
-        spec.B = fits + step;
-        if ((double)model_plan(&spec, backend).total <= bytes) fits += step;
-    }
-    return fits;
-}
-
-/* What a model may take of what is free: a device's libraries load their kernels later, and into the same memory. */
-static double room(const Backend *backend) { return (backend->host_memory ? 1 : 0.95) * backend->free_memory(); }
-
-static void print_plan(const Trainer *t) {
-    char text[32];
-    const ModelSpec *spec = &t->spec;
-    MemoryPlan plan = model_plan(spec, t->backend);
-    format_count(text, (double)parameter_count(&spec->config));
-    printf("parameters            %18s\n", text);
-    format_count(text, (double)config_matmul_parameters(&spec->config));
-    printf("  in matrix products  %18s\n", text);
-    format_count(text, config_flops_per_token(&spec->config, spec->T));
-    printf("FLOPs per token       %18s   (6N + 6 L NH HS T)\n", text);
-    format_count(text, (double)(t->options.grad_accum * spec->B * spec->T));
-    printf("tokens per step       %18s   (grad-accum %lld x batch %lld x seq-len %lld)\n", text, (long long)t->options.grad_accum,
-           (long long)spec->B, (long long)spec->T);
-    for (int i = 0; i < ARENAS; i++) {
-        format_bytes(text, (double)plan.bytes[i]);
-        printf("%-21s %18s\n", arena_names[i], text);
-    }
-    double own = t->backend->own_memory();
-    format_bytes(text, own);
-    if (own > 0) printf("%-21s %18s\n", "libraries", text);
-    format_bytes(text, (double)plan.total + own);
-    printf("memory                %18s\n", text);
-    double free_bytes = room(t->backend);
-    format_bytes(text, free_bytes);
-    printf("largest batch         %18lld   (fits into the %s that are free)\n", (long long)largest_batch(*spec, t->backend, free_bytes), text);
-}
-
-/* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */
-static void check_memory(const Trainer *t) {
-    char needed[32], there[32], advice[64];
-    double total = (double)model_plan(&t->spec, t->backend).total, free_bytes = room(t->backend);
-    if (total <= free_bytes) return;
-    format_bytes(needed, total);
-    format_bytes(there, free_bytes);
-    int64_t fits = largest_batch(t->spec, t->backend, free_bytes);
-    if (fits > 0) snprintf(advice, sizeof advice, "--batch %lld fits", (long long)fits);
-    else snprintf(advice, sizeof advice, "choose a smaller --seq-len or model");
-    die("this takes %s of memory, but only %s are free; %s (--plan shows what each takes, --recompute and --head-chunks save some)", needed, there,
-        advice);
+/* For --export: the model of that directory, in fp32 unless --dtype says bf16, and the end of the program. */
+static void export_model(const Options *o, const char *directory) {
+    char error[ERROR_SIZE];
+    ModelSpec spec;
+    Model m;
+    if (!directory) die("--export needs a model; give --model DIR, or --resume auto with the --out of a run");
+    memset(&spec, 0, sizeof spec);
+    if (!model_directory_config(directory, &spec.config, error)) die("%s", error);
+    if (o->from.max_seq_len == FROM_COMMAND_LINE) spec.config.maxT = o->max_seq_len;
+    spec.mode = MODEL_EVALUATE;
+    spec.B = spec.T = 1;
+    model_create(&m, &spec, backend_find("cpu"));
+    if (!model_read_directory(&m, directory, error) || !model_export(&m, o->export_, directory, o->dtype == 2 ? BF16 : F32, error)) die("%s", error);
+    printf("%s holds the model of %s, as transformers has it\n", o->export_, directory);
+    exit(0);
 }
 
 static void print_banner(const Trainer *t) {
     const Config *c = &t->spec.config;
     const Options *o = &t->options;
     char parameters[32], memory[32], tokens[32];
-    static const char *const positions[] = {"learned positions", "RoPE", "no positions"};
-    format_count(parameters, (double)parameter_count(c));
+    format_count(parameters, (double)plan_parameters(c));
     format_bytes(memory, (double)model_plan(&t->spec, t->backend).total);
-    printf("model   %s: %lld layers, %lld heads, %lld channels, vocabulary %lld, %s, %s parameters\n", o->model, (long long)c->L, (long long)c->NH,
-           (long long)c->C, (long long)c->V, positions[c->pos], parameters);
+    printf("model   %s: %s, %s parameters\n", o->model, config_describe(c), parameters);
     format_count(tokens, (double)dataloader_tokens(t->train));
     printf("data    %s: %s tokens", o->train_data, tokens);
     if (t->dataset.source) printf(", from %s", t->dataset.source);
@@ -243,6 +204,7 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     cut_trailing_slashes(o->out);
     char *weights = resolve_options(o, &resuming);
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
+    if (o->export_[0]) export_model(o, weights);
     int64_t most = resolve_batch(o);
     t->backend = backend_find(o->device);
     if (!t->backend && backend_missing(o->device))
@@ -253,11 +215,10 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
     bool sized = o->vocab_size || t->dataset.vocab_size;
     t->spec = resolve_spec(o, &t->dataset, t->backend);
-    if (o->plan) {
-        print_plan(t);
-        exit(0);
-    }
-    check_memory(t);
+    if (o->print_config) config_write_json(stdout, &t->spec.config);
+    if (o->plan) plan_print(&t->spec, t->backend, o->grad_accum);
+    if (o->print_config || o->plan) exit(0);
+    plan_check_memory(&t->spec, t->backend);
     if (o->check_numerics) t->backend = backend_checked(t->backend, report_bad_numbers);
     else if (o->profile) t->backend = backend_timed(t->backend);
     t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
@@ -277,9 +238,7 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
         if (!checkpoint_load(weights, &t->model, &t->run, error)) die("cannot resume from %s: %s", weights, error);
         printf("resume  %s: step %lld\n", weights, (long long)t->run.step);
     } else if (weights) {
-        char *path = path_join(weights, "model.safetensors");
-        if (!model_read_weights(&t->model, path, "", error)) die("%s", error);
-        free(path);
+        if (!model_read_directory(&t->model, weights, error)) die("%s", error);
     } else {
         model_init_weights(&t->model, (int)o->init_scheme, (uint64_t)o->seed);
     }

@@ -1,8 +1,10 @@
 /* bench: training speed of whole steps (forward, backward, norm, AdamW), set against what this machine can do, measured in the same run.
-   On a CPU: the baby GPT and GPT-2 124M in fp32 and bf16, against the rate of the library's matrix product.
-   On a GPU: the four sizes of GPT-2 in bf16, against the card's published peak and against the roofline floor: the sum over all ops of a step of
-   the greater of the time to move their bytes and the time to do their arithmetic, by the ops' own cost functions. */
+   On a CPU: the baby GPT, GPT-2 124M and the 17M model of TinyStories in fp32 and bf16, against the rate of the library's matrix product;
+   with --profile also every op against its floor.
+   On a GPU: the four sizes of GPT-2 and the 17M model in bf16, against the card's published peak and against the roofline floor: the sum over
+   all ops of a step of the greater of the time to move their bytes and the time to do their arithmetic, by the ops' own cost functions. */
 #include "llmc/error.h"
+#include "llmc/json.h"
 #include "llmc/logger.h"
 #include "llmc/machine.h"
 #include "llmc/model.h"
@@ -19,7 +21,8 @@ static const char usage[] =
     "  --seconds S      time given to each measurement (6)\n"
     "  --json FILE      append the results, one JSON object a line\n"
     "  OPTION           any option of train_gpt; those that matter: --model NAME (else a list of models), --batch B, --seq-len T,\n"
-    "                   --total-batch TOKENS (on a GPU 524288) or --grad-accum G, --device, --dtype, --attention, --deterministic, --recompute\n";
+    "                   --total-batch TOKENS (on a GPU 524288) or --grad-accum G, --device, --dtype, --attention, --deterministic,\n"
+    "                   --recompute, --profile (on a GPU always)\n";
 
 typedef struct {
     const char *model;
@@ -103,12 +106,12 @@ static int64_t largest_batch(ModelSpec spec, const Backend *backend, int64_t mos
     return spec.B;
 }
 
-/* Rows of a micro-batch and micro-batches of a step, on a GPU, where the command line leaves them open: 524,288 tokens a step, and of 124M as the
-   design has it 64 rows. */
+/* Rows of a micro-batch and micro-batches of a step, on a GPU, where command line and preset leave them open: 524,288 tokens a step, and of
+   124M as the design has it 64 rows. */
 static void choose_batch(Case *c, const Options *o, const Backend *backend) {
-    bool asked = o->from.batch == FROM_COMMAND_LINE;
+    bool asked = o->from.batch != FROM_DEFAULT;
     int64_t T = c->spec.T, total = o->total_batch ? o->total_batch : 524288;
-    if (o->from.grad_accum == FROM_COMMAND_LINE && !o->total_batch) total = 0;
+    if (o->from.grad_accum != FROM_DEFAULT && !o->total_batch) total = 0;
     int64_t most = asked ? o->batch : !strcmp(c->model, "gpt2-124M") ? 64 : total ? total / T : 512;
     c->spec.B = asked ? most : largest_batch(c->spec, backend, most);
     if (c->spec.B == 0)
@@ -251,7 +254,7 @@ static void print_cpu(const Case *c, const Result *r) {
     format_bytes(planned, r->plan);
     format_bytes(taken, r->memory);
     format_count(flops_text, flops);
-    printf("%-10s B=%-3lld T=%-4lld %s | %8s tok/s | %11s FLOP/token | ceiling %6.1f GFLOP/s | share %5.1f%% | plan %s, peak %s (%.1f MiB before the model)\n",
+    printf("%-15s B=%-3lld T=%-4lld %s | %8s tok/s | %11s FLOP/token | ceiling %6.1f GFLOP/s | share %5.1f%% | plan %s, peak %s (%.1f MiB before the model)\n",
            c->model, (long long)c->spec.B, (long long)c->spec.T, c->spec.dtype == BF16 ? "bf16" : "fp32", speed, flops_text, r->rate / 1e9,
            100 * tokens * flops / r->rate, planned, taken, r->memory_before / 1048576.0);
 }
@@ -342,15 +345,22 @@ static void append_json(const char *path, const Case *c, const Result *r, const 
 
 /* ---- the cases ---------------------------------------------------------------------------------------------------------------------- */
 
+/* Rows and tokens a row where the command line is silent. */
+static const struct { const char *model, *batch, *seq_len; } cpu_shapes[] = {
+    {"baby", "64", "128"}, {"tinystories-17M", "8", "256"}, {NULL, "4", "64"},
+};
+
 /* Each in a process of its own, so that its peak memory is its own. */
 static void bench_cpu(Options *o, const char *model, const Backend *backend, double seconds, const char *json) {
-    if (o->from.batch == FROM_DEFAULT) set_open(o, "batch", strcmp(model, "baby") ? "4" : "64");
-    if (o->from.seq_len == FROM_DEFAULT && strcmp(model, "baby")) set_open(o, "seq_len", "64");
+    int shape = 0;
+    while (cpu_shapes[shape].model && strcmp(cpu_shapes[shape].model, model)) shape++;
+    if (o->from.batch == FROM_DEFAULT) set_open(o, "batch", cpu_shapes[shape].batch);
+    if (o->from.seq_len == FROM_DEFAULT) set_open(o, "seq_len", cpu_shapes[shape].seq_len);
     if (o->from.grad_accum == FROM_DEFAULT) set_open(o, "grad_accum", "1");
     for (int d = F32; d <= BF16; d++) {
         if (o->dtype && (o->dtype == 2) != (d == BF16)) continue;
         if (d == BF16 && !backend->supports_bf16()) {
-            printf("%-10s bf16: not on this CPU\n", model);
+            printf("%-15s bf16: not on this CPU\n", model);
             continue;
         }
         Case c = make_case(o, model, (DType)d);
@@ -358,8 +368,9 @@ static void bench_cpu(Options *o, const char *model, const Backend *backend, dou
         pid_t child = fork();
         int status = 1;
         if (child == 0) {
-            Result r = measure(&c, backend, false, seconds);
+            Result r = measure(&c, backend, o->profile, seconds);
             print_cpu(&c, &r);
+            if (o->profile) backend_timed_report(stdout, r.bandwidth, r.rate);
             if (json) append_json(json, &c, &r, backend, NULL);
             fflush(stdout);
             _exit(0);
@@ -380,8 +391,8 @@ static void bench_gpu(Options *o, const char *model, const Backend *backend, dou
 }
 
 int main(int argc, char **argv) {
-    static const char *const cpu_models[] = {"baby", "gpt2-124M", NULL};
-    static const char *const gpu_models[] = {"gpt2-124M", "gpt2-350M", "gpt2-774M", "gpt2-1558M", NULL};
+    static const char *const cpu_models[] = {"baby", "gpt2-124M", "tinystories-17M", NULL};
+    static const char *const gpu_models[] = {"gpt2-124M", "gpt2-350M", "gpt2-774M", "gpt2-1558M", "tinystories-17M", NULL};
     double seconds = 6;
     const char *json = NULL;
     Options o;

@@ -575,7 +575,7 @@ refuses "no run there" "no checkpoint in empty to resume from" $tiny --resume au
 refuses "no such directory" "no checkpoint in missing to resume from" $tiny --resume auto -o missing
 refuses "no such checkpoint" "missing is not a directory" $tiny --resume missing -o half
 refuses "more layers" "n_layer is 2 in the checkpoint, but 3 was asked for" $tiny --resume auto -o run --n-layer 3
-refuses "other positions" "pos .* is 1 in the checkpoint, but 0 was asked for" $tiny --resume auto -o run -e learned
+refuses "other positions" "pos is rope in the checkpoint, but learned was asked for" $tiny --resume auto -o run -e learned
 refuses "other RoPE base" "rope_base is 10000 in the checkpoint, but 500 was asked for" $tiny --resume auto -o run --rope-base 500
 refuses "another preset" "run began with --model baby, not gpt2-124M" bin/train_gpt --resume auto -o run -m gpt2-124M
 refuses "an older step than the newest there" "newer than step 15 to resume from; choose another --out" \
@@ -729,7 +729,61 @@ works "a model's own length is the default" $from --model table -o table2
 says "it is that of the table" "2 rows x 64 tokens"
 works "RoPE at twice the length" $from --model run -t 32 -o longer
 says "it is the same model" "2 layers, 2 heads, 32 channels"
-holds "its context is the new length" grep -q '"n_positions": 32' longer/last/config.json
+holds "its context is the new length" grep -q '"max_position_embeddings": 32' longer/last/config.json
+works "no position at twice the length" $tiny -e none -x 4 -o none
+works "resumed there" bin/train_gpt --resume auto -o none -t 32 -x 6
+says "with longer rows" "2 rows x 32 tokens"
+works "RoPE" $tiny -x 4 -o rope16
+works "resumed at twice the length" bin/train_gpt --resume auto -o rope16 -t 32 -x 6
+works "and at half of it" bin/train_gpt --resume auto -o rope16 -t 8 -x 8
+works "learned, with rows to spare" $tiny -e learned --max-seq-len 32 -x 4 -o learned16
+works "resumed at the table's length" bin/train_gpt --resume auto -o learned16 -t 32 -x 6
+refuses "but not beyond" "--seq-len 33 is beyond the learned position table of 32 rows" bin/train_gpt --resume auto -o learned16 -t 33 -x 8
+works "learned, as long as the rows" $tiny -e learned -x 4 -o learned8 -t 8
+works "resumed with shorter rows" bin/train_gpt --resume auto -o learned8 -t 4 -x 6
+holds "keeps the table" grep -q '"n_positions": 8' learned8/last/config.json
+refuses "resumed beyond it" "--seq-len 16 is beyond the learned position table of 8 rows" bin/train_gpt --resume auto -o learned8 -t 16 -x 8
+works "a table cropped" $from --model table --max-seq-len 16 -t 16 -o cropped
+holds "has that many rows" grep -q '"n_positions": 16' cropped/last/config.json
+refuses "no table grows" "--max-seq-len 65 is more than the 64 rows of the position table in table" $from --model table --max-seq-len 65 -t 16 -o new
+
+# ---- Architectures, and directories for Hugging Face ----
+
+group "architectures"
+llama="--norm rmsnorm --activation swiglu --no-bias --n-kv-head 1 --rope-layout half"
+works "the config alone" $tiny $llama --print-config
+says "is that of a family" '"model_type": "llama"'
+works "a Llama" $tiny $llama -x 3 -o llama
+says "the banner tells what it is" "2 heads \(1 for keys and values\), 32 channels, vocabulary [0-9]+, RoPE, RMSNorm, SwiGLU, "
+holds "its checkpoint is a Llama" grep -q '"model_type": "llama"' llama/last/config.json
+works "sampled from" bin/sample_gpt --model llama --max-tokens 5
+works "exported" bin/train_gpt --model llama --export exported
+holds "whole" [ -s exported/config.json -a -s exported/model.safetensors -a -s exported/generation_config.json ]
+holds "without state" [ ! -e exported/state.json -a ! -e exported/optimizer.safetensors ]
+works "exported in bf16" bin/train_gpt --model llama --export exported16 --dtype bf16
+holds "in half the bytes" [ "$(size exported16/model.safetensors)" -lt $(($(size exported/model.safetensors) * 6 / 10)) ]
+works "from a checkpoint to resume" bin/train_gpt --resume auto -o llama --export exported_again
+holds "to the same bytes" cmp exported/model.safetensors exported_again/model.safetensors
+works "trained on" $tiny --model exported -x 2 -o from_export
+says "as what it was" "RMSNorm, SwiGLU"
+works "sampled from" bin/sample_gpt --model exported --max-tokens 5
+refuses "a directory that is there" "exported" bin/train_gpt --model llama --export exported
+refuses "nothing to export" "--export needs a model" $tiny --export new
+works "post-norm" $tiny --norm-place post -x 3 -o post
+holds "is a family of its own" grep -q '"model_type": "train_gpt"' post/last/config.json
+works "which resumes" bin/train_gpt --resume auto -o post -x 5
+works "and writes" bin/sample_gpt --model post --max-tokens 5
+refuses "but cannot be exported" "norm.place" bin/train_gpt --model post --export new
+works "no norms, ReLU^2, QK-norm" $tiny --norm none --activation relu2 --qk-norm -x 3 -o plain
+works "biases on Q, K and V alone" $tiny $llama --qkv-bias -x 3 -o qwen
+holds "are Qwen2's" grep -q '"model_type": "qwen2"' qwen/last/config.json
+refuses "no norm to place" "no norm to place" $tiny --norm none --norm-place post
+refuses "unknown norm" "expected one of layernorm\|rmsnorm\|none" $tiny --norm batchnorm
+for preset in gpt2-1558M gpt3-6.7B wikitext tinystories-17M llama-1B qwen2-0.5B qwen3-0.6B; do
+    works "$preset: config" $tiny -m $preset --n-layer 2 --n-head 2 --n-kv-head 2 --n-embd 32 --print-config
+done
+works "the plan of a preset" bin/train_gpt -m tinystories-17M -b 8 --plan
+says "its parameters" "^parameters +22,696,448$"
 
 # ---- Sampling ----
 

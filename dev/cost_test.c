@@ -58,7 +58,7 @@ static void judge(const char *op, double stated) {
 
 /* Runs an op with its kernels counted, and judges its row of OP_LIST. */
 #define X(name, outputs, arguments, call, bytes, flops)                                                                              \
-    static inline void count_##name arguments {                                                                                      \
+    __attribute__((unused)) static void count_##name arguments {                                                                     \
         emu_count_begin();                                                                                                           \
         emu->op.name call;                                                                                                           \
         judge(#name, (double)(bytes));                                                                                               \
@@ -77,7 +77,7 @@ static Tensor scratch(int backward) {
     return bytes ? tensor(emu->alloc(bytes), F32, 1, (int64_t)(bytes / 4), 0, 0, 0) : no_tensor();
 }
 
-static void embeddings_and_norms(const StepState *state) {
+static void elementwise_and_norms(const StepState *state) {
     const Dropout drop = {0.1f, 1, state};
     const Tensor mean = vector(F32, N), rstd = vector(F32, N), w = vector(BF16, C), b = vector(BF16, C), none = no_tensor();
     const Tensor tokens = filled(I32, 2, B, T, 0, 0), wte = filled(BF16, 2, Vp, C, 0, 0), dwte = filled(F32, 2, Vp, C, 0, 0);
@@ -86,8 +86,14 @@ static void embeddings_and_norms(const StepState *state) {
     count_layernorm_forward(rows(BF16), mean, rstd, rows(BF16), w, b, 1e-5f, NULL);
     count_residual_layernorm_forward(rows(BF16), rows(BF16), mean, rstd, rows(BF16), rows(BF16), w, b, 1e-5f, drop, NULL);
     count_layernorm_backward(rows(BF16), vector(F32, C), vector(F32, C), rows(BF16), rows(BF16), w, mean, rstd, 1, 1, NULL);
+    count_rmsnorm_forward(rows(BF16), rstd, rows(BF16), w, 1e-5f, NULL);
+    count_residual_rmsnorm_forward(rows(BF16), rows(BF16), rstd, rows(BF16), rows(BF16), w, 1e-5f, drop, NULL);
+    count_rmsnorm_backward(rows(BF16), vector(F32, C), rows(BF16), rows(BF16), w, rstd, 1, 1, NULL);
+    count_residual_forward(rows(BF16), rows(BF16), rows(BF16), drop, NULL);
     count_dropout(rows(BF16), rows(BF16), drop, NULL);
     count_activation_forward(rows(BF16), rows(BF16), ACT_GELU, NULL);
+    count_swiglu_forward(rows(BF16), filled(BF16, 3, B, T, 2 * C, 0), NULL);
+    count_swiglu_backward(filled(BF16, 3, B, T, 2 * C, 0), rows(BF16), filled(BF16, 3, B, T, 2 * C, 0), NULL);
 }
 static void attention(const StepState *state) {
     const Dropout off = {0, 1, state};
@@ -95,6 +101,10 @@ static void attention(const StepState *state) {
     const Tensor cache = filled(BF16, 4, B, T, NH, HS);
     count_rope_forward(qkv, no_tensor(), filled(F32, 3, T, HS / 2, 2, 0), NH, NH, ROPE_HALF, 0, NULL);
     count_rope_backward(qkv, filled(F32, 3, T, HS / 2, 2, 0), NH, NH, ROPE_HALF, NULL);
+    const Tensor qk_rstd = filled(F32, 3, B, T, 2 * NH, 0), qw = vector(BF16, HS), kw = vector(BF16, HS);
+    const Tensor normalized = filled(BF16, 4, B, T, 3 * NH, HS), rotations = filled(F32, 3, T, HS / 2, 2, 0);
+    count_qk_norm_forward(normalized, qk_rstd, qkv, qw, kw, rotations, NH, NH, ROPE_HALF, 0, 1e-6f, NULL);
+    count_qk_norm_backward(normalized, vector(F32, HS), vector(F32, HS), qkv, qk_rstd, qw, kw, rotations, NH, NH, ROPE_HALF, 1, NULL);
     count_attention_forward(out, lse, qkv, scratch(0), NH, NH, off, NULL);
     count_attention_backward(filled(BF16, 4, B, T, 3 * NH, HS), filled(F32, 3, B, NH, T, 0), filled(BF16, 4, B, T, NH, HS), out, lse, qkv,
                              scratch(1), NH, NH, off, NULL);
@@ -119,7 +129,7 @@ int main(void) {
         return 1;
     }
     StepState *state = step_state();
-    embeddings_and_norms(state);
+    elementwise_and_norms(state);
     attention(state);
     loss_and_update(state);
     printf("%d passed, %d failed\n", passed, failed);

@@ -11,7 +11,10 @@ export LC_ALL
 hot='
 ^flash_(forward|dq)_kernel<
 ^flash_dkv_kernel<[0-9]+, (false, false|false, true|true, true)>
-^norm_(forward|backward)_kernel<RowLayout<Vec<[a-z_0-9]+>, [0-9]+, (32|64|96|128|256|512)>
+^norm_(forward|backward)_kernel<NormLayout<Vec<[a-z_0-9]+>, [0-9]+, (32|64|96|128|256|512), (true|false)>
+^residual_kernel<Vec
+^swiglu_(forward|backward)_kernel<Vec
+^qk_norm_(forward|backward)_kernel<HalvesCut
 ^norm_weights_kernel
 ^rope_packs_kernel<
 ^activate(_backward)?_kernel<[a-z_0-9]+, [48],

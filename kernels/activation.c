@@ -1,8 +1,6 @@
 /* activation.c: see activation.h. One exponential and one division an element, vectorised. */
 #include "activation.h"
 
-#include "cpu.h"
-
 /* x held within the range where an activation still bends; NaN stays. */
 static inline float bounded(float x, float limit) { return x > limit ? limit : x < -limit ? -limit : x; }
 
@@ -58,6 +56,15 @@ static inline float gelu_erf_derivative(float x) {
 static inline float relu(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float relu_derivative(float x) { return x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x; }
 
+static inline float silu_derivative(float x) {
+    float value, slope;
+    silu_and_slope(x, &value, &slope);
+    return slope;
+}
+
+static inline float relu2(float x) { return relu(x) * relu(x); }
+static inline float relu2_derivative(float x) { return 2.0f * relu(x); }
+
 void activate(float *out, const float *x, int64_t n, Activation act) {
     switch (act) {
     case ACT_GELU:
@@ -71,6 +78,14 @@ void activate(float *out, const float *x, int64_t n, Activation act) {
     case ACT_RELU:
         #pragma omp simd
         for (int64_t i = 0; i < n; i++) out[i] = relu(x[i]);
+        break;
+    case ACT_SILU:
+        #pragma omp simd
+        for (int64_t i = 0; i < n; i++) out[i] = silu(x[i]);
+        break;
+    case ACT_RELU2:
+        #pragma omp simd
+        for (int64_t i = 0; i < n; i++) out[i] = relu2(x[i]);
         break;
     case ACT_NONE:
         if (out != x) memcpy(out, x, (size_t)n * sizeof *out);
@@ -90,6 +105,14 @@ void activation_backward(float *gradient, const float *x, int64_t n, Activation 
     case ACT_RELU:
         #pragma omp simd
         for (int64_t i = 0; i < n; i++) gradient[i] *= relu_derivative(x[i]);
+        break;
+    case ACT_SILU:
+        #pragma omp simd
+        for (int64_t i = 0; i < n; i++) gradient[i] *= silu_derivative(x[i]);
+        break;
+    case ACT_RELU2:
+        #pragma omp simd
+        for (int64_t i = 0; i < n; i++) gradient[i] *= relu2_derivative(x[i]);
         break;
     case ACT_NONE:
         break;

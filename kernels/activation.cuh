@@ -30,12 +30,34 @@ __device__ __forceinline__ float gelu_erf_derivative(float x) {
     return fmaf(0.398942280f * x, expf(-0.5f * x * x), normal_cdf(x));
 }
 
+/* silu(x) and its derivative; the bounds also keep the divisor below 2^126, as __fdividef wants it. */
+__device__ __forceinline__ void silu_and_slope(float x, float &value, float &slope) {
+    const float from_below = x < -87.0f ? -87.0f : x, xb = from_below > 87.0f ? 87.0f : from_below;
+    const float e = expf(-xb), s = __fdividef(1.0f, 1.0f + e);
+    value = from_below * s;
+    slope = fmaf(xb * s, s * e, s);
+}
+__device__ __forceinline__ float silu(float x) {
+    float value, slope;
+    silu_and_slope(x, value, slope);
+    return value;
+}
+__device__ __forceinline__ float silu_derivative(float x) {
+    float value, slope;
+    silu_and_slope(x, value, slope);
+    return slope;
+}
+
+__device__ __forceinline__ float relu(float x) { return x < 0.0f ? 0.0f : x; }
+
 /* act(x) */
 __device__ __forceinline__ float activate(float x, Activation act) {
     switch (act) {
     case ACT_GELU: return __fdividef(x, 1.0f + gelu_exp(x));
     case ACT_GELU_ERF: return x * normal_cdf(x);
-    case ACT_RELU: return x < 0.0f ? 0.0f : x;
+    case ACT_RELU: return relu(x);
+    case ACT_SILU: return silu(x);
+    case ACT_RELU2: return relu(x) * relu(x);
     default: return x;
     }
 }
@@ -46,6 +68,8 @@ __device__ __forceinline__ float activation_derivative(float x, Activation act) 
     case ACT_GELU: return gelu_derivative(x);
     case ACT_GELU_ERF: return gelu_erf_derivative(x);
     case ACT_RELU: return x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x;
+    case ACT_SILU: return silu_derivative(x);
+    case ACT_RELU2: return 2.0f * relu(x);
     default: return 1.0f;
     }
 }
@@ -55,6 +79,8 @@ template <class F> void by_activation(Activation act, F f) {
     if (act == ACT_GELU) f(std::integral_constant<Activation, ACT_GELU>());
     else if (act == ACT_GELU_ERF) f(std::integral_constant<Activation, ACT_GELU_ERF>());
     else if (act == ACT_RELU) f(std::integral_constant<Activation, ACT_RELU>());
+    else if (act == ACT_SILU) f(std::integral_constant<Activation, ACT_SILU>());
+    else if (act == ACT_RELU2) f(std::integral_constant<Activation, ACT_RELU2>());
     else f(std::integral_constant<Activation, ACT_NONE>());
 }
 

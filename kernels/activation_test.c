@@ -2,8 +2,8 @@
    products that use them. */
 #include "op_test.h"
 
-static const Activation ACTIVATIONS[] = {ACT_NONE, ACT_GELU, ACT_GELU_ERF, ACT_RELU};
-enum { KINDS = 4 };
+static const Activation ACTIVATIONS[] = {ACT_NONE, ACT_GELU, ACT_GELU_ERF, ACT_RELU, ACT_SILU, ACT_RELU2};
+enum { KINDS = sizeof ACTIVATIONS / sizeof *ACTIVATIONS };
 
 /* The forms of activation.h. */
 static double reference(double x, Activation act) {
@@ -11,6 +11,8 @@ static double reference(double x, Activation act) {
     case ACT_GELU: return x / (1 + exp(-2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case ACT_GELU_ERF: return x * erfc(-x / sqrt(2)) / 2;
     case ACT_RELU: return x > 0 ? x : 0;
+    case ACT_SILU: return x / (1 + exp(-x));
+    case ACT_RELU2: return x > 0 ? x * x : 0;
     default: return x;
     }
 }

@@ -1,9 +1,5 @@
 /* layernorm.c: layer normalisation (Ba et al. 2016), alone and fused with the residual add before it. */
-#include "dropout.h"
-
-#include <assert.h>
-
-enum { MAX_C = MAX_CHANNELS, CHUNK = 1024, COLUMNS = 64 };
+#include "norm.h"
 
 /* mean and 1/sqrt(variance + eps) of x[C]. The second pass also sums the distances from the first mean, which would be zero but for
    rounding, and corrects both by them (Chan, Golub and LeVeque 1983): accurate for a mean of many standard deviations. */
@@ -41,8 +37,9 @@ static void normalize_row(Tensor out, Tensor mean, Tensor rstd, int64_t row, con
     ((float *)rstd.data)[row] = r;
 }
 
-void cpu_layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b, float eps, Stream *s) {
-    (void)s;
+/* The norm of x, or where there is a delta, of residual = x + dropout(delta). */
+static void forward(Tensor residual, Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor delta, Tensor w, Tensor b, float eps,
+                    Dropout drop) {
     int64_t C = last_dim(x), N = tensor_numel(x) / C;
     assert(C <= MAX_C);
     #pragma omp parallel
@@ -50,52 +47,26 @@ void cpu_layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tenso
         float w_buffer[MAX_C], b_buffer[MAX_C], x_buffer[MAX_C];
         const float *weight = read_floats(w, 0, C, w_buffer), *bias = b.data ? read_floats(b, 0, C, b_buffer) : NULL;
         #pragma omp for schedule(static)
-        for (int64_t row = 0; row < N; row++)
-            normalize_row(out, mean, rstd, row, read_floats(x, row * C, C, x_buffer), weight, bias, C, eps);
+        for (int64_t row = 0; row < N; row++) {
+            const float *in = norm_input(residual, x, delta, drop, row * C, C, x_buffer);
+            normalize_row(out, mean, rstd, row, in, weight, bias, C, eps);
+        }
     }
 }
 
-/* n elements from `offset` on of residual = x + dropout(delta); returns them as stored, so that backward, which reads the stored
-   residual, sees what the norm saw. */
-static const float *residual_row(Tensor residual, Tensor x, Tensor delta, Dropout drop, uint64_t first_index, int64_t offset, int64_t n,
-                                 float *buffer) {
-    float *sum = write_floats(residual, offset, buffer);
-    for (int64_t c = 0; c < n; c += CHUNK) {
-        float x_buffer[CHUNK], delta_buffer[CHUNK], scales[CHUNK];
-        int64_t count = n - c < CHUNK ? n - c : CHUNK;
-        const float *before = read_floats(x, offset + c, count, x_buffer), *change = read_floats(delta, offset + c, count, delta_buffer);
-        if (drop.p > 0) {
-            dropout_scales(scales, drop, first_index + (uint64_t)(offset + c), count);
-            #pragma omp simd
-            for (int64_t i = 0; i < count; i++) sum[c + i] = before[i] + change[i] * scales[i];
-        } else {
-            #pragma omp simd
-            for (int64_t i = 0; i < count; i++) sum[c + i] = before[i] + change[i];
-        }
-    }
-    wrote_floats(residual, offset, n, sum);
-    return read_floats(residual, offset, n, buffer);
+void cpu_layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b, float eps, Stream *s) {
+    (void)s;
+    forward(no_tensor(), out, mean, rstd, x, no_tensor(), w, b, eps, (Dropout){0});
 }
 
 void cpu_residual_layernorm_forward(Tensor residual, Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor delta, Tensor w, Tensor b,
                                     float eps, Dropout drop, Stream *s) {
     (void)s;
-    int64_t C = last_dim(x), N = tensor_numel(x) / C;
-    uint64_t first_index = drop.p > 0 ? dropout_first_index(drop, x) : 0;
-    assert(C <= MAX_C);
-    #pragma omp parallel
-    {
-        float w_buffer[MAX_C], b_buffer[MAX_C], sum_buffer[MAX_C];
-        const float *weight = read_floats(w, 0, C, w_buffer), *bias = b.data ? read_floats(b, 0, C, b_buffer) : NULL;
-        #pragma omp for schedule(static)
-        for (int64_t row = 0; row < N; row++) {
-            const float *sum = residual_row(residual, x, delta, drop, first_index, row * C, C, sum_buffer);
-            normalize_row(out, mean, rstd, row, sum, weight, bias, C, eps);
-        }
-    }
+    forward(residual, out, mean, rstd, x, delta, w, b, eps, drop);
 }
 
-/* With xhat = (x - mean) rstd and g = dout w:  dx = rstd (g - mean(g) - xhat mean(g xhat)),  dw = sum dout xhat,  db = sum dout. */
+/* With xhat = (x - mean) rstd and g = dout w:  dx = rstd (g - mean(g) - xhat mean(g xhat)),  dw = sum dout xhat,  db = sum dout.
+   dout may be dx. */
 static void backward_row(Tensor dx, float *dw, float *db, Tensor dout, Tensor x, const float *w, float mean, float rstd, int64_t row,
                          int64_t C, int add_dx) {
     float x_buffer[MAX_C], dout_buffer[MAX_C], dx_buffer[MAX_C];
@@ -122,16 +93,6 @@ static void backward_row(Tensor dx, float *dw, float *db, Tensor dout, Tensor x,
         for (int64_t c = 0; c < C; c++) result[c] = rstd * (gradient[c] * w[c] - sum - (in[c] - mean) * rstd * product);
     }
     wrote_floats(dx, row * C, C, result);
-}
-
-/* total[n] (+)= the threads' partial sums, always added in the order of the threads. */
-static void add_partial_sums(float *total, float **partial, int64_t first, int64_t n, int threads, int accumulate) {
-    float sum[COLUMNS] = {0};
-    for (int thread = 0; thread < threads; thread++) {
-        #pragma omp simd
-        for (int64_t i = 0; i < n; i++) sum[i] += partial[thread][first + i];
-    }
-    for (int64_t i = 0; i < n; i++) total[i] = accumulate ? total[i] + sum[i] : sum[i];
 }
 
 /* Each thread sums dw and db of its rows on its own stack; then the columns are shared out to add up the threads' sums. */

@@ -40,7 +40,7 @@ typedef struct {
     int64_t shape[TENSOR_MAX_RANK];
 } Tensor;
 
-typedef enum { ACT_NONE, ACT_GELU, ACT_GELU_ERF, ACT_RELU } Activation;
+typedef enum { ACT_NONE, ACT_GELU, ACT_GELU_ERF, ACT_RELU, ACT_SILU, ACT_RELU2 } Activation;
 typedef enum { ROPE_INTERLEAVED, ROPE_HALF } RopeLayout;
 
 /* What changes from step to step. It lives in device memory, so that a captured graph of a step can be replayed. */
@@ -86,10 +86,23 @@ typedef struct Stream Stream;
     X(residual_layernorm_forward, 4, (Tensor residual, Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor delta, Tensor w,      \
       Tensor b, float eps, Dropout drop, Stream *s), (residual, out, mean, rstd, x, delta, w, b, eps, drop, s),                     \
       4 * tensor_bytes(x), 0)                                                                                                       \
-    /* dx = layernorm backward of dout, added to dx if add_dx (the residual's gradient); dw, db accumulate; db may be absent */     \
+    /* dx = layernorm backward of dout, added to dx if add_dx (the residual's gradient), else dout may be dx;\
+       dw, db accumulate; db may be absent */     \
     X(layernorm_backward, 3, (Tensor dx, Tensor dw, Tensor db, Tensor dout, Tensor x, Tensor w, Tensor mean, Tensor rstd,           \
       int add_dx, int accumulate, Stream *s), (dx, dw, db, dout, x, w, mean, rstd, add_dx, accumulate, s),                          \
       (3 + add_dx) * tensor_bytes(x), 0)                                                                                            \
+    /* out = x * rstd * w over the last axis, rstd = 1/sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019) */                           \
+    X(rmsnorm_forward, 2, (Tensor out, Tensor rstd, Tensor x, Tensor w, float eps, Stream *s), (out, rstd, x, w, eps, s),           \
+      tensor_bytes(out) + tensor_bytes(x), 0)                                                                                       \
+    /* residual = x + dropout(delta); out = rmsnorm(residual) */                                                                    \
+    X(residual_rmsnorm_forward, 3, (Tensor residual, Tensor out, Tensor rstd, Tensor x, Tensor delta, Tensor w, float eps,          \
+      Dropout drop, Stream *s), (residual, out, rstd, x, delta, w, eps, drop, s), 4 * tensor_bytes(x), 0)                           \
+    /* as layernorm_backward */                                                                                                     \
+    X(rmsnorm_backward, 2, (Tensor dx, Tensor dw, Tensor dout, Tensor x, Tensor w, Tensor rstd, int add_dx, int accumulate,         \
+      Stream *s), (dx, dw, dout, x, w, rstd, add_dx, accumulate, s), (3 + add_dx) * tensor_bytes(x), 0)                             \
+    /* out = x + dropout(delta): the residual where no norm follows; out may be x */                                                \
+    X(residual_forward, 1, (Tensor out, Tensor x, Tensor delta, Dropout drop, Stream *s), (out, x, delta, drop, s),                 \
+      3 * tensor_bytes(x), 0)                                                                                                       \
     /* out(N,OC) = act(pre), pre = x(N,IC) w(OC,IC)^T + bias(OC); bias may be absent; pre absent: not kept (or act is ACT_NONE) */  \
     X(matmul_forward, 2, (Tensor out, Tensor pre, Tensor x, Tensor w, Tensor bias, Activation act, Stream *s),                      \
       (out, pre, x, w, bias, act, s), tensor_bytes(out) + tensor_bytes(pre) + tensor_bytes(x) + tensor_bytes(w),                    \
@@ -114,9 +127,24 @@ typedef struct Stream Stream;
     /* in place on dqkv: rotate the gradients of Q and K back */                                                                    \
     X(rope_backward, 1, (Tensor dqkv, Tensor rotations, int NH, int NKV, RopeLayout layout, Stream *s),                             \
       (dqkv, rotations, NH, NKV, layout, s), 2 * tensor_bytes(dqkv) / (size_t)(NH + 2 * NKV) * (size_t)(NH + NKV), 0)               \
+    /* QK-norm (Henry et al. 2020, as Qwen3 has it): out is qkv(B,T,NH+2NKV,HS) with each head of Q and K replaced by its rmsnorm,  \
+       weights qw(HS) and kw(HS), then rotated as rope_forward does unless rotations is absent; V is copied. rstd(B,T,NH+NKV) */    \
+    X(qk_norm_forward, 2, (Tensor out, Tensor rstd, Tensor qkv, Tensor qw, Tensor kw, Tensor rotations, int NH, int NKV,            \
+      RopeLayout layout, int t0, float eps, Stream *s), (out, rstd, qkv, qw, kw, rotations, NH, NKV, layout, t0, eps, s),           \
+      2 * tensor_bytes(qkv), 0)                                                                                                     \
+    /* in place on dqkv: from the gradient of out to that of qkv; dqw, dkw accumulate */                                            \
+    X(qk_norm_backward, 3, (Tensor dqkv, Tensor dqw, Tensor dkw, Tensor qkv, Tensor rstd, Tensor qw, Tensor kw, Tensor rotations,   \
+      int NH, int NKV, RopeLayout layout, int accumulate, Stream *s),                                                               \
+      (dqkv, dqw, dkw, qkv, rstd, qw, kw, rotations, NH, NKV, layout, accumulate, s),                                               \
+      3 * tensor_bytes(qkv) / (size_t)(NH + 2 * NKV) * (size_t)(NH + NKV), 0)                                                       \
     /* out = act(pre), element by element: what matmul_forward wrote, made again; out may be pre */                                 \
     X(activation_forward, 1, (Tensor out, Tensor pre, Activation act, Stream *s), (out, pre, act, s),                               \
       tensor_bytes(out) + tensor_bytes(pre), 0)                                                                                     \
+    /* SwiGLU (Shazeer 2020): out(N,F) = silu(gate) * up, gate and up the first and second F columns of pre(N,2F) */                \
+    X(swiglu_forward, 1, (Tensor out, Tensor pre, Stream *s), (out, pre, s), tensor_bytes(out) + tensor_bytes(pre), 0)              \
+    /* dpre(N,2F) from dout(N,F) */                                                                                                 \
+    X(swiglu_backward, 1, (Tensor dpre, Tensor dout, Tensor pre, Stream *s), (dpre, dout, pre, s),                                  \
+      tensor_bytes(dpre) + tensor_bytes(dout) + tensor_bytes(pre), 0)                                                               \
     /* causal softmax attention (Dao 2023), scale 1/sqrt(HS), no T x T tensor: out(B,T,NH,HS), lse(B,NH,T) the log-sum-exp of       \
        the scaled scores, from qkv(B,T,NH+2NKV,HS); query head h reads key/value head h / (NH/NKV); dropout on probabilities.       \
        scratch: the bytes that Backend.attention_scratch asks for, absent if that is 0; its content means nothing afterwards */     \

@@ -1,26 +1,8 @@
 /* rope.c: rotary position embedding (Su et al. 2021), in place on the packed Q, K and V, with the projection's bias added on the way. */
 #include "cpu.h"
+#include "rope.h"
 
 enum { MAX_HS = MAX_HEAD_SIZE };
-
-/* Turns pair i of x by the angle whose cosine and sine are rotation[2i] and rotation[2i + 1]; direction -1 turns it back. */
-static void rotate(float *restrict x, const float *restrict rotation, int pairs, RopeLayout layout, float direction) {
-    if (layout == ROPE_INTERLEAVED) {
-        #pragma omp simd
-        for (int i = 0; i < pairs; i++) {
-            float a = x[2 * i], b = x[2 * i + 1], cosine = rotation[2 * i], sine = direction * rotation[2 * i + 1];
-            x[2 * i] = a * cosine - b * sine;
-            x[2 * i + 1] = a * sine + b * cosine;
-        }
-    } else {
-        #pragma omp simd
-        for (int i = 0; i < pairs; i++) {
-            float a = x[i], b = x[i + pairs], cosine = rotation[2 * i], sine = direction * rotation[2 * i + 1];
-            x[i] = a * cosine - b * sine;
-            x[i + pairs] = a * sine + b * cosine;
-        }
-    }
-}
 
 static void add_bias(float *restrict x, Tensor bias, int64_t offset, int HS) {
     float buffer[MAX_HS];

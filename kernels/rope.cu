@@ -1,5 +1,6 @@
 /* rope.cu: rotary position embedding (Su et al. 2021), in place on the packed Q, K and V, with the projection's bias added on the way. */
 #include "packs.cuh"
+#include "rope.cuh"
 
 #include <assert.h>
 
@@ -13,13 +14,6 @@ template <class E> struct RopeArguments {
     int T, HS, heads, rotated, touched;   /* of the heads, the first `rotated` are turned, the first `touched` are changed at all */
     float direction;                      /* -1 turns back */
 };
-
-/* Fused by hand, so that a row comes out the same wherever it stands. */
-__device__ __forceinline__ void turn(float &a, float &b, float cosine, float sine) {
-    const float was = a;
-    a = fmaf(was, cosine, -(b * sine));
-    b = fmaf(was, sine, b * cosine);
-}
 
 /* For heads whose halves are whole packs. A thread takes the same pack of both halves of HEADS neighbouring heads: with either layout these
    are N pairs a head, and all of these heads turn by the same 2N numbers. */

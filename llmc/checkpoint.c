@@ -2,7 +2,7 @@
 #include "checkpoint.h"
 
 #include "error.h"
-#include "tokenizer.h"
+#include "json.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -21,15 +21,6 @@ static const char temporary_prefix[] = ".writing-", step_prefix[] = "step_";
 
 /* ---- writing ---------------------------------------------------------------------------------------------------------------- */
 
-static bool write_text(const char *directory, const char *name, const char *text, size_t length, char error[ERROR_SIZE]) {
-    char *path = path_join(directory, name);
-    FileWriter *file = file_create(path);
-    uint32_t crc;
-    file_write(file, text, length);
-    free(path);
-    return file_close(file, &crc, error);
-}
-
 /* A stream into memory: after fflush or fclose its text is text[length]. */
 static FILE *memory_stream(char **text, size_t *length) {
     FILE *stream = open_memstream(text, length);
@@ -37,20 +28,10 @@ static FILE *memory_stream(char **text, size_t *length) {
     return stream;
 }
 
-static bool write_config(const char *directory, const Config *config, char error[ERROR_SIZE]) {
-    char *text = NULL;
-    size_t length = 0;
-    FILE *f = memory_stream(&text, &length);
-    config_write_json(f, config);
-    fclose(f);
-    bool ok = write_text(directory, "config.json", text, length, error);
-    free(text);
-    return ok;
-}
-
 /* Options that belong to one invocation, not to the run. */
 static bool belongs_to_run(const char *name) {
-    static const char *const invocation[] = {"out", "resume", "config", "plan", "profile", "eval_only", "check_numerics", "max_time", "device"};
+    static const char *const invocation[] = {"out", "resume", "config", "plan", "profile", "eval_only", "check_numerics", "max_time", "device",
+                                             "print_config", "export_"};
     for (size_t i = 0; i < sizeof invocation / sizeof *invocation; i++)
         if (strcmp(name, invocation[i]) == 0) return false;
     return true;
@@ -112,20 +93,16 @@ static bool write_state(const char *directory, const Model *m, const RunState *s
     fflush(f);
     fprintf(f, "%" PRIu32 "\n}\n", crc32_update(0, text, length));
     fclose(f);
-    ok = ok && write_text(directory, "state.json", text, length, error);
+    ok = ok && file_write_text(directory, "state.json", text, length, error);
     free(text);
     return ok;
 }
 
 static bool write_contents(const char *directory, const Model *m, const RunState *state, const Options *options, const char *tokenizer_directory,
                            char error[ERROR_SIZE]) {
-    char *weights = path_join(directory, "model.safetensors"), *optimizer = path_join(directory, "optimizer.safetensors");
+    char *optimizer = path_join(directory, "optimizer.safetensors");
     uint32_t crc;
-    bool ok = write_config(directory, &m->config, error)
-           && model_write_weights(m, weights, &crc, error)
-           && model_write_optimizer(m, optimizer, &crc, error)
-           && (!tokenizer_directory || tokenizer_copy(tokenizer_directory, directory, error));
-    free(weights);
+    bool ok = model_directory_write(directory, m, F32, tokenizer_directory, error) && model_write_optimizer(m, optimizer, &crc, error);
     free(optimizer);
     return ok && write_state(directory, m, state, options, error) && directory_sync(directory, error);
 }
@@ -248,13 +225,13 @@ static bool checksum_holds(const char *text) {
     return same;
 }
 
-/* checked: the text must end with its own checksum, as write_state makes it. */
-static Json *read_json(const char *directory, const char *name, bool checked, char error[ERROR_SIZE]) {
+/* The text must end with its own checksum, as write_state makes it. */
+static Json *read_checked(const char *directory, const char *name, char error[ERROR_SIZE]) {
     char *path = path_join(directory, name), cause[ERROR_SIZE];
     size_t length;
     char *text = file_read_text(path, 16 << 20, &length, error);
     Json *json = NULL;
-    if (text && checked && !checksum_holds(text)) {
+    if (text && !checksum_holds(text)) {
         snprintf(error, ERROR_SIZE, "%.200s is damaged, or not that of a train_gpt checkpoint", path);
     } else if (text) {
         json = json_parse(text, length, cause, sizeof cause);
@@ -266,7 +243,7 @@ static Json *read_json(const char *directory, const char *name, bool checked, ch
 }
 
 static Json *read_state(const char *directory, char error[ERROR_SIZE]) {
-    Json *json = read_json(directory, "state.json", true, error);
+    Json *json = read_checked(directory, "state.json", error);
     if (!json) return NULL;
     const char *format = json_get_string(json, "format");
     const Json *files = json_get(json, "files"), *options = json_get(json, "options");
@@ -393,10 +370,9 @@ bool checkpoint_load(const char *directory, Model *m, RunState *run, char error[
         snprintf(error, ERROR_SIZE, "%.200s/state.json lacks step, samples, updates or elapsed_s", directory);
         return false;
     }
-    char *weights = path_join(directory, "model.safetensors"), *optimizer = path_join(directory, "optimizer.safetensors");
-    ok = model_read_weights(m, weights, "", error) && model_read_optimizer(m, optimizer, error);
+    char *optimizer = path_join(directory, "optimizer.safetensors");
+    ok = model_read_directory(m, directory, error) && model_read_optimizer(m, optimizer, error);
     if (ok) model_set_updates(m, (uint32_t)updates);
-    free(weights);
     free(optimizer);
     return ok;
 }
@@ -419,14 +395,4 @@ bool model_directory_verify(const char *directory, char error[ERROR_SIZE]) {
     bool checkpoint = path_exists(state);
     free(state);
     return !checkpoint || verify_files(directory, false, error);
-}
-
-bool model_directory_config(const char *directory, Config *config, char error[ERROR_SIZE]) {
-    char cause[ERROR_SIZE];
-    Json *json = read_json(directory, "config.json", false, error);
-    if (!json) return false;
-    bool ok = config_read_json(config, json, cause);
-    if (!ok) snprintf(error, ERROR_SIZE, "%.200s: %.300s", directory, cause);
-    json_free(json);
-    return ok;
 }

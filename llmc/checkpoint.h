@@ -1,7 +1,7 @@
 /* checkpoint.h: a run's checkpoints. In the run's directory:
 
-     step_00000600/        config.json, model.safetensors (fp32), optimizer.safetensors, the vocabulary's files, and state.json, which holds
-                           step, data position, options, the CRC-32 and size of each other file, and last the CRC-32 of its own text
+     step_00000600/        a model's directory (model_directory.h; in fp32), optimizer.safetensors, and state.json, which holds step,
+                           data position, options, the CRC-32 and size of each other file, and last the CRC-32 of its own text
      best, last            symbolic links to the one with the lowest validation loss and to the newest
 
    A checkpoint is written under .writing-step_N, synced, and renamed when it is whole, so a reader never sees half of one; the links move
@@ -9,7 +9,7 @@
 #ifndef LLMC_CHECKPOINT_H
 #define LLMC_CHECKPOINT_H
 
-#include "model.h"
+#include "model_directory.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -48,7 +48,6 @@ bool checkpoint_load(const char *directory, Model *m, RunState *state, char erro
 char *model_directory(const char *path, char error[ERROR_SIZE]);
 /* Checks the files of a model against state.json, the optimizer's aside; a directory without state.json passes. */
 bool model_directory_verify(const char *directory, char error[ERROR_SIZE]);
-bool model_directory_config(const char *directory, Config *config, char error[ERROR_SIZE]);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-/* config.c: presets, checks and JSON of the architecture. */
+/* config.c: presets and checks of the architecture. */
 #include "config.h"
 
 #include "error.h"
@@ -8,17 +8,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A preset is a name and the options it sets; learning rates are those of the GPT-3 paper for the size. */
-typedef struct { const char *name; const char *settings[16]; } Preset;
-#define GPT2(layers, heads, channels, rate)                                                                                         \
-    {"n_layer=" layers, "n_head=" heads, "n_embd=" channels, "vocab_size=50257", "max_seq_len=1024", "seq_len=1024", "pos=learned", \
-     "lr=" rate, "beta2=0.95", "warmup=700", "data_order=shards", NULL}
+/* A preset is a name and the options it sets. Learning rates and warm-ups of GPT-2 and GPT-3 are those of the GPT-3 paper for the size. */
+typedef struct { const char *name; const char *settings[20]; } Preset;
+#define PRETRAINING(context, rate) "seq_len=" context, "lr=" rate, "beta2=0.95", "warmup=700", "data_order=shards"
+#define GPT(layers, heads, channels, context, rate)                                                                                 \
+    {"n_layer=" layers, "n_head=" heads, "n_embd=" channels, "vocab_size=50257", "pos=learned", "max_seq_len=" context,             \
+     PRETRAINING(context, rate), NULL}
+#define SWIGLU(layers, heads, kv_heads, channels, hidden)                                                                           \
+    "n_layer=" layers, "n_head=" heads, "n_kv_head=" kv_heads, "n_embd=" channels, "n_hidden=" hidden, "norm=rmsnorm",              \
+    "activation=swiglu", "bias=0"
+#define LLAMA(layers, heads, kv_heads, channels, hidden, rate)                                                                      \
+    {SWIGLU(layers, heads, kv_heads, channels, hidden), "rope_layout=half", "vocab_size=50257", PRETRAINING("2048", rate), NULL}
+#define QWEN(layers, heads, kv_heads, channels, hidden, ...)                                                                        \
+    {SWIGLU(layers, heads, kv_heads, channels, hidden), "rope_layout=half", "rope_base=1e6", "norm_eps=1e-6", "vocab_size=151936",  \
+     PRETRAINING("2048", "3e-4"), __VA_ARGS__, NULL}
 static const Preset presets[] = {
     {"baby", {"n_layer=6", "n_head=6", "n_embd=192", "seq_len=128", NULL}},
-    {"gpt2-124M", GPT2("12", "12", "768", "6e-4")},
-    {"gpt2-350M", GPT2("24", "16", "1024", "3e-4")},
-    {"gpt2-774M", GPT2("36", "20", "1280", "2.5e-4")},
-    {"gpt2-1558M", GPT2("48", "25", "1600", "2e-4")},
+    {"gpt2-124M", GPT("12", "12", "768", "1024", "6e-4")},
+    {"gpt2-350M", GPT("24", "16", "1024", "1024", "3e-4")},
+    {"gpt2-774M", GPT("36", "20", "1280", "1024", "2.5e-4")},
+    {"gpt2-1558M", GPT("48", "25", "1600", "1024", "2e-4")},
+    {"gpt3-125M", GPT("12", "12", "768", "2048", "6e-4")},
+    {"gpt3-350M", GPT("24", "16", "1024", "2048", "3e-4")},
+    {"gpt3-760M", GPT("24", "16", "1536", "2048", "2.5e-4")},
+    {"gpt3-1.3B", GPT("24", "16", "2048", "2048", "2e-4")},   /* the paper's 24 heads of 128 do not make its 2,048 channels */
+    {"gpt3-2.7B", GPT("32", "32", "2560", "2048", "1.6e-4")},
+    {"gpt3-6.7B", GPT("32", "32", "4096", "2048", "1.2e-4")},
+    {"wikitext", {"n_layer=8", "n_head=8", "n_embd=512", "vocab_size=50257", "seq_len=256", "batch=8", "grad_accum=8", "steps=5000", "lr=1e-3",
+                  "beta2=0.95", "warmup=200", NULL}},
+    /* 327,680,000 tokens; --batch 8 --grad-accum 32 takes the same steps in less memory */
+    {"tinystories-17M", {SWIGLU("4", "16", "16", "512", "1344"), "tie=0", "vocab_size=10000", "seq_len=256", "batch=256", "grad_accum=1",
+                         "steps=5000", "lr=1e-3", "beta2=0.95", "warmup=200", NULL}},
+    {"llama-125M", LLAMA("14", "12", "4", "768", "2048", "6e-4")},
+    {"llama-350M", LLAMA("26", "16", "8", "1024", "2752", "3e-4")},
+    {"llama-1B", LLAMA("16", "32", "8", "2048", "8192", "3e-4")},   /* Llama 3.2 1B but for its vocabulary and RoPE scaling */
+    {"qwen2-0.5B", QWEN("24", "14", "2", "896", "4864", "qkv_bias=1")},
+    {"qwen3-0.6B", QWEN("28", "16", "8", "1024", "3072", "head_size=128", "qk_norm=1")},
 };
 enum { PRESETS = sizeof presets / sizeof *presets };
 
@@ -42,7 +67,7 @@ bool config_preset(Options *options, const char *name) {
 }
 
 const char *config_preset_names(void) {
-    static char names[256];
+    static char names[512];
     names[0] = 0;
     for (int i = 0; i < PRESETS; i++) {
         if (i > 0) strcat(names, ", ");
@@ -51,8 +76,14 @@ const char *config_preset_names(void) {
     return names;
 }
 
+/* Sets an option to its word of that number. */
+static void set_word_if_open(Options *options, const char *key, int64_t number) {
+    char *word = option_choice_word(options_find(&train_options, key)->choices, number);
+    set_if_open(options, key, word, FROM_MODEL);
+    free(word);
+}
+
 void config_to_options(const Config *c, Options *options) {
-    static const char *const positions[] = {"learned", "rope", "none"}, *const activations[] = {"", "gelu", "gelu-erf", "relu"};
     char text[64];
 #define SET(key, ...) (snprintf(text, sizeof text, __VA_ARGS__), set_if_open(options, key, text, FROM_MODEL))
     SET("n_layer", "%lld", (long long)c->L);
@@ -64,15 +95,25 @@ void config_to_options(const Config *c, Options *options) {
     SET("vocab_size", "%lld", (long long)c->V);
     SET("max_seq_len", "%lld", (long long)c->maxT);
     SET("seq_len", "%lld", (long long)c->maxT);
-    SET("pos", "%s", positions[c->pos]);
-    SET("activation", "%s", activations[c->activation]);
+    SET("qk_norm", "%d", c->qk_norm);
     SET("bias", "%d", c->bias);
+    SET("qkv_bias", "%d", c->qkv_bias);
     SET("tie", "%d", c->tie);
     SET("rope_base", "%.17g", c->rope_base);
-    SET("rope_layout", "%s", c->rope_layout == ROPE_HALF ? "half" : "interleaved");
     SET("norm_eps", "%.17g", c->norm_eps);
     SET("dropout", "%.17g", c->dropout);
 #undef SET
+    set_word_if_open(options, "pos", c->pos);
+    set_word_if_open(options, "rope_layout", c->rope_layout);
+    set_word_if_open(options, "norm", c->norm);
+    set_word_if_open(options, "norm_place", c->norm_place);
+    set_word_if_open(options, "activation", config_activation(c));
+}
+
+/* 8/3 C to the nearest multiple of 64: as many parameters in SwiGLU's three matrices as in two of 4C. */
+static int64_t swiglu_width(int64_t C) {
+    int64_t width = (8 * C / 3 + 32) / 64 * 64;
+    return width > 0 ? width : 64;
 }
 
 bool config_from_options(Config *c, const Options *o, char error[ERROR_SIZE]) {
@@ -86,14 +127,19 @@ bool config_from_options(Config *c, const Options *o, char error[ERROR_SIZE]) {
         return false;
     }
     c->HS = o->head_size ? o->head_size : c->C / c->NH;
-    c->F = o->n_hidden ? o->n_hidden : 4 * c->C;
+    c->gated = o->activation == ACTIVATION_SWIGLU;
+    c->F = o->n_hidden ? o->n_hidden : c->gated ? swiglu_width(c->C) : 4 * c->C;
     c->V = o->vocab_size;
     c->maxT = o->max_seq_len ? o->max_seq_len : o->seq_len;
     c->pos = (Position)o->pos;
     c->rope_base = o->rope_base;
     c->rope_layout = (RopeLayout)o->rope_layout;
-    c->activation = (Activation)(o->activation + ACT_GELU);
+    c->activation = c->gated ? ACT_SILU : (Activation)(o->activation + ACT_GELU);
+    c->norm = (Norm)o->norm;
+    c->norm_place = (NormPlace)o->norm_place;
+    c->qk_norm = o->qk_norm;
     c->bias = o->bias;
+    c->qkv_bias = o->bias || o->qkv_bias;
     c->tie = o->tie;
     c->norm_eps = o->norm_eps;
     c->dropout = o->dropout;
@@ -134,149 +180,67 @@ bool config_check(Config *c, char error[ERROR_SIZE]) {
         snprintf(error, ERROR_SIZE, "RoPE rotates pairs of channels, but the head size is %lld; choose an even --head-size", (long long)c->HS);
         return false;
     }
+    if (c->norm == NORM_NONE && c->norm_place == NORM_POST) {
+        snprintf(error, ERROR_SIZE, "norm_place is post, but norm is none: there is no norm to place; leave --norm-place out, or choose a --norm");
+        return false;
+    }
+    if (c->qk_norm && c->HS < 2) {
+        snprintf(error, ERROR_SIZE, "QK-norm of heads of one channel would leave nothing but signs; choose a larger --head-size");
+        return false;
+    }
+    c->qkv_bias = c->qkv_bias || c->bias;
     c->Vp = (c->V + 127) / 128 * 128;
     return true;
 }
 
+/* Sizes, then what makes it differ from a plain GPT. */
+const char *config_describe(const Config *c) {
+    static char text[256];
+    static const char *const positions[] = {"learned positions", "RoPE", "no positions"}, *const norms[] = {"", ", RMSNorm", ", no norms"};
+    static const char *const activations[] = {"", "", "", ", ReLU", ", SiLU", ", ReLU^2"};
+    char kv_heads[48] = "";
+    if (c->NKV != c->NH) snprintf(kv_heads, sizeof kv_heads, " (%lld for keys and values)", (long long)c->NKV);
+    snprintf(text, sizeof text, "%lld layers, %lld heads%s, %lld channels, vocabulary %lld, %s%s%s%s%s", (long long)c->L, (long long)c->NH, kv_heads,
+             (long long)c->C, (long long)c->V, positions[c->pos], norms[c->norm], c->norm_place == NORM_POST ? ", post-norm" : "",
+             c->qk_norm ? ", QK-norm" : "", c->gated ? ", SwiGLU" : activations[c->activation]);
+    return text;
+}
+
+/* The options that make an architecture, those aside that this one does not heed. */
+static bool matters(const char *option, const Config *c) {
+    static const char *const always[] = {"n_layer", "n_head", "n_kv_head", "head_size", "n_embd", "n_hidden", "vocab_size", "pos", "activation",
+                                         "norm", "qk_norm", "bias", "qkv_bias", "tie"};
+    for (size_t i = 0; i < sizeof always / sizeof *always; i++)
+        if (strcmp(option, always[i]) == 0) return true;
+    if (strncmp(option, "rope_", 5) == 0) return c->pos == POS_ROPE;
+    if (strcmp(option, "max_seq_len") == 0) return c->pos == POS_LEARNED;
+    if (strcmp(option, "norm_place") == 0) return c->norm != NORM_NONE;
+    return strcmp(option, "norm_eps") == 0 && (c->norm != NORM_NONE || c->qk_norm);
+}
+
 bool config_same(const Config *a, const Config *b, char error[ERROR_SIZE]) {
-#define DIFFERS(name, field, format, type)                                                                                          \
-    if (a->field != b->field) {                                                                                                     \
-        snprintf(error, ERROR_SIZE, "%s is " format " in the checkpoint, but " format " was asked for", name, (type)a->field, (type)b->field); \
-        return false;                                                                                                               \
+    Options in_a, in_b;
+    bool same = true;
+    options_defaults(&in_a);
+    options_defaults(&in_b);
+    config_to_options(a, &in_a);
+    config_to_options(b, &in_b);
+    for (int i = 0; i < train_options.count && same; i++) {
+        const OptionRow *row = &train_options.rows[i];
+        if (row->kind == OPTION_SECTION || !matters(row->name, a)) continue;
+        char *text_a = options_format(row, &in_a), *text_b = options_format(row, &in_b);
+        same = strcmp(text_a, text_b) == 0;
+        if (!same) snprintf(error, ERROR_SIZE, "%s is %s in the checkpoint, but %s was asked for", row->name, text_a, text_b);
+        free(text_a);
+        free(text_b);
     }
-    DIFFERS("n_layer", L, "%lld", long long)
-    DIFFERS("n_head", NH, "%lld", long long)
-    DIFFERS("n_kv_head", NKV, "%lld", long long)
-    DIFFERS("head_size", HS, "%lld", long long)
-    DIFFERS("n_embd", C, "%lld", long long)
-    DIFFERS("n_hidden", F, "%lld", long long)
-    DIFFERS("vocab_size", V, "%lld", long long)
-    DIFFERS("pos (0 learned, 1 rope, 2 none)", pos, "%d", int)
-    if (a->pos == POS_LEARNED) DIFFERS("max_seq_len", maxT, "%lld", long long)
-    if (a->pos == POS_ROPE) {
-        DIFFERS("rope_base", rope_base, "%g", double)
-        DIFFERS("rope_layout (0 interleaved, 1 half)", rope_layout, "%d", int)
-    }
-    DIFFERS("activation (1 gelu, 2 gelu-erf, 3 relu)", activation, "%d", int)
-    DIFFERS("bias", bias, "%d", int)
-    DIFFERS("tie", tie, "%d", int)
-    DIFFERS("norm_eps", norm_eps, "%g", double)
-#undef DIFFERS
-    return true;
-}
-
-static const char *const activation_names[] = {"", "gelu_new", "gelu", "relu"};   /* Hugging Face's, by Activation */
-
-static bool is_gpt2(const Config *c) { return c->pos == POS_LEARNED && c->bias && c->NKV == c->NH && c->HS * c->NH == c->C; }
-
-void config_write_json(FILE *f, const Config *c) {
-    bool gpt2 = is_gpt2(c);
-    fprintf(f, "{\n  \"model_type\": \"%s\",\n  \"architectures\": [\"%s\"],\n", gpt2 ? "gpt2" : "train_gpt", gpt2 ? "GPT2LMHeadModel" : "TrainGPT");
-    fprintf(f, "  \"n_layer\": %lld,\n  \"n_head\": %lld,\n  \"n_embd\": %lld,\n", (long long)c->L, (long long)c->NH, (long long)c->C);
-    fprintf(f, "  \"n_inner\": %lld,\n  \"n_positions\": %lld,\n  \"vocab_size\": %lld,\n", (long long)c->F, (long long)c->maxT, (long long)c->V);
-    fprintf(f, "  \"activation_function\": \"%s\",\n  \"tie_word_embeddings\": %s,\n", activation_names[c->activation], c->tie ? "true" : "false");
-    fprintf(f, "  \"layer_norm_epsilon\": ");
-    json_write_number(f, c->norm_eps);
-    static const char *const dropouts[] = {"embd_pdrop", "attn_pdrop", "resid_pdrop"};
-    for (int i = 0; i < 3; i++) {
-        fprintf(f, ",\n  \"%s\": ", dropouts[i]);
-        json_write_number(f, c->dropout);
-    }
-    if (!gpt2) {
-        static const char *const positions[] = {"learned", "rope", "none"};
-        fprintf(f, ",\n  \"num_key_value_heads\": %lld,\n  \"head_dim\": %lld,\n  \"use_bias\": %s,\n", (long long)c->NKV, (long long)c->HS, c->bias ? "true" : "false");
-        fprintf(f, "  \"position_embedding\": \"%s\",\n  \"rope_layout\": \"%s\",\n  \"rope_theta\": ", positions[c->pos], c->rope_layout == ROPE_HALF ? "half" : "interleaved");
-        json_write_number(f, c->rope_base);
-    }
-    fprintf(f, "\n}\n");
-}
-
-/* Index of word in names[n], or -1. */
-static int name_index(const char *const *names, int n, const char *word) {
-    for (int i = 0; i < n; i++)
-        if (word && *names[i] && strcmp(names[i], word) == 0) return i;
-    return -1;
-}
-
-static bool missing(const char *key, char error[ERROR_SIZE]) {
-    snprintf(error, ERROR_SIZE, "config.json has no usable '%s'", key);
-    return false;
-}
-
-/* The member's value, or fallback where it is absent or null; false if it is of another kind. */
-static bool integer_or(const Json *json, const char *key, int64_t fallback, int64_t *value, char error[ERROR_SIZE]) {
-    const Json *member = json_get(json, key);
-    *value = fallback;
-    return !member || member->type == JSON_NULL || json_get_integer(json, key, value) || missing(key, error);
-}
-static bool number_or(const Json *json, const char *key, double fallback, double *value, char error[ERROR_SIZE]) {
-    const Json *member = json_get(json, key);
-    *value = fallback;
-    return !member || member->type == JSON_NULL || json_get_number(json, key, value) || missing(key, error);
-}
-static bool bool_or(const Json *json, const char *key, bool fallback, bool *value, char error[ERROR_SIZE]) {
-    const Json *member = json_get(json, key);
-    *value = fallback;
-    return !member || member->type == JSON_NULL || json_get_bool(json, key, value) || missing(key, error);
-}
-static bool word_or(const Json *json, const char *key, const char *const *names, int n, int fallback, int *value, char error[ERROR_SIZE]) {
-    const Json *member = json_get(json, key);
-    *value = fallback;
-    if (!member) return true;
-    *value = member->type == JSON_STRING ? name_index(names, n, member->string) : -1;
-    return *value >= 0 || missing(key, error);
-}
-
-bool config_read_json(Config *c, const Json *json, char error[ERROR_SIZE]) {
-    static const char *const positions[] = {"learned", "rope", "none"}, *const layouts[] = {"interleaved", "half"};
-    memset(c, 0, sizeof *c);
-    const char *type = json_get_string(json, "model_type");
-    if (!type || (strcmp(type, "gpt2") != 0 && strcmp(type, "train_gpt") != 0)) {
-        snprintf(error, ERROR_SIZE, "config.json has model_type '%.60s'; this engine reads gpt2 and train_gpt", type ? type : "(none)");
-        return false;
-    }
-    static const struct { const char *name; JsonType lacking; } unsupported[] = {
-        {"scale_attn_by_inverse_layer_idx", JSON_TRUE}, {"add_cross_attention", JSON_TRUE}, {"reorder_and_upcast_attn", JSON_TRUE},
-        {"scale_attn_weights", JSON_FALSE}};
-    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
-        const Json *feature = json_get(json, unsupported[i].name);
-        if (feature && feature->type == unsupported[i].lacking) {
-            const char *value = feature->type == JSON_TRUE ? "true" : "false";
-            snprintf(error, ERROR_SIZE, "config.json has %s %s, which this engine lacks", unsupported[i].name, value);
-            return false;
-        }
-    }
-    int pos, layout, activation;
-    if (!json_get_integer(json, "n_layer", &c->L)) return missing("n_layer", error);
-    if (!json_get_integer(json, "n_head", &c->NH) || c->NH < 1) return missing("n_head", error);
-    if (!json_get_integer(json, "n_embd", &c->C)) return missing("n_embd", error);
-    if (!json_get_integer(json, "vocab_size", &c->V)) return missing("vocab_size", error);
-    if (!json_get_integer(json, "n_positions", &c->maxT)) return missing("n_positions", error);
-    if (!integer_or(json, "n_inner", c->C <= MAX_CHANNELS ? 4 * c->C : 0, &c->F, error)) return false;
-    if (!integer_or(json, "num_key_value_heads", c->NH, &c->NKV, error)) return false;
-    if (!integer_or(json, "head_dim", c->C % c->NH == 0 ? c->C / c->NH : -1, &c->HS, error)) return false;
-    if (c->HS == -1) {
-        snprintf(error, ERROR_SIZE, "config.json has n_head %lld, which does not divide n_embd %lld", (long long)c->NH, (long long)c->C);
-        return false;
-    }
-    if (!number_or(json, "layer_norm_epsilon", 1e-5, &c->norm_eps, error)) return false;
-    if (!number_or(json, "resid_pdrop", 0, &c->dropout, error)) return false;
-    if (!number_or(json, "rope_theta", 10000, &c->rope_base, error)) return false;
-    if (!bool_or(json, "use_bias", true, &c->bias, error) || !bool_or(json, "tie_word_embeddings", true, &c->tie, error)) return false;
-    if (!word_or(json, "activation_function", activation_names, 4, ACT_GELU, &activation, error)) return false;
-    if (!word_or(json, "position_embedding", positions, 3, POS_LEARNED, &pos, error)) return false;
-    if (!word_or(json, "rope_layout", layouts, 2, ROPE_INTERLEAVED, &layout, error)) return false;
-    c->activation = (Activation)activation;
-    c->pos = (Position)pos;
-    c->rope_layout = (RopeLayout)layout;
-    if (!(c->norm_eps > 0 && c->norm_eps <= 1)) return missing("layer_norm_epsilon", error);
-    if (!(c->dropout >= 0 && c->dropout <= 0.95)) return missing("resid_pdrop", error);
-    if (!(c->rope_base >= 1 && c->rope_base <= 1e12)) return missing("rope_theta", error);
-    return config_check(c, error);
+    options_release(&train_options, &in_a);
+    options_release(&train_options, &in_b);
+    return same;
 }
 
 int64_t config_matmul_parameters(const Config *c) {
-    int64_t attention = c->C * config_qkv_width(c) + c->NH * c->HS * c->C, mlp = 2 * c->C * c->F;
+    int64_t attention = c->C * config_qkv_width(c) + c->NH * c->HS * c->C, mlp = c->C * (config_fc_width(c) + c->F);
     return c->L * (attention + mlp) + c->V * c->C;
 }
 

@@ -1,8 +1,8 @@
-/* config.h: the architecture of a model: the one struct, its checks, its presets, and its JSON. */
+/* config.h: the architecture of a model: the one struct, its checks and its presets. */
 #ifndef LLMC_CONFIG_H
 #define LLMC_CONFIG_H
 
-#include "json.h"
+#include "files.h"
 #include "kernels/ops.h"
 #include "options.h"
 
@@ -11,6 +11,8 @@ extern "C" {
 #endif
 
 typedef enum { POS_LEARNED, POS_ROPE, POS_NONE } Position;
+typedef enum { NORM_LAYERNORM, NORM_RMSNORM, NORM_NONE } Norm;
+typedef enum { NORM_PRE, NORM_POST } NormPlace;   /* x + f(norm(x)), with a norm before the head; or norm(x + f(x)), with none */
 
 typedef struct {
     int64_t L, NH, NKV, HS, C, F;   /* layers, query heads, key/value heads, head size, channels, hidden width of the MLP */
@@ -20,7 +22,11 @@ typedef struct {
     double rope_base;
     RopeLayout rope_layout;
     Activation activation;
-    bool bias, tie;
+    bool gated;                     /* SwiGLU: the activation (SILU) of one half of the MLP's first product times the other half */
+    Norm norm;
+    NormPlace norm_place;
+    bool qk_norm;                   /* RMSNorm of every query and key head, before RoPE */
+    bool bias, qkv_bias, tie;       /* qkv_bias: of Q, K and V; bias: of everything, and then qkv_bias is true too */
     double norm_eps, dropout;
 } Config;
 
@@ -28,6 +34,8 @@ typedef struct {
 bool config_preset(Options *options, const char *name);
 /* Names of the presets, comma-separated, for messages. */
 const char *config_preset_names(void);
+/* The architecture in a few words, for the banner. Valid until the next call. */
+const char *config_describe(const Config *config);
 /* Copies a model's architecture, and its context as seq_len, into the options that the user left open: continuing it needs no repeated
    flags. */
 void config_to_options(const Config *config, Options *options);
@@ -44,16 +52,20 @@ bool config_check(Config *config, char error[ERROR_SIZE]);
    a position table aside). */
 bool config_same(const Config *a, const Config *b, char error[ERROR_SIZE]);
 
-/* config.json as Hugging Face has it for GPT-2; where GPT-2 lacks the feature, model_type is train_gpt and the fields of its relatives are used. */
-void config_write_json(FILE *file, const Config *config);
-/* Refuses, by name, features that the engine lacks. */
-bool config_read_json(Config *config, const Json *json, char error[ERROR_SIZE]);
-
 /* Floating-point operations to train on one token: 6N + 6 L (NH HS) T, where N counts the parameters used in matrix products. */
 double config_flops_per_token(const Config *config, int64_t T);
 int64_t config_matmul_parameters(const Config *config);
 
+/* The number of the word of --activation: its words name the Activations from GELU on, in their order, and last the gated MLP. */
+enum { ACTIVATION_SWIGLU = ACT_RELU2 - ACT_GELU + 1 };
+static inline int config_activation(const Config *c) { return c->gated ? (int)ACTIVATION_SWIGLU : (int)(c->activation - ACT_GELU); }
+
 static inline int64_t config_qkv_width(const Config *c) { return (c->NH + 2 * c->NKV) * c->HS; }
+/* Columns of the MLP's first product: with SwiGLU the gate's F, then the other F. */
+static inline int64_t config_fc_width(const Config *c) { return (c->gated ? 2 : 1) * c->F; }
+/* RMSNorm has no bias. */
+static inline bool config_norm_bias(const Config *c) { return c->bias && c->norm == NORM_LAYERNORM; }
+static inline bool config_has_final_norm(const Config *c) { return c->norm != NORM_NONE && c->norm_place == NORM_PRE; }
 
 #ifdef __cplusplus
 }

@@ -271,6 +271,14 @@ bool file_close(FileWriter *file, uint32_t *crc, char error[ERROR_SIZE]) {
     return good;
 }
 
+bool file_write_text(const char *directory, const char *name, const char *text, size_t length, char error[ERROR_SIZE]) {
+    char *path = path_join(directory, name);
+    FileWriter *file = file_create(path);
+    file_write(file, text, length);
+    free(path);
+    return file_close(file, NULL, error);
+}
+
 /* ---- Directories and links ---- */
 
 static bool directory_make(const char *path, char error[ERROR_SIZE]) {

@@ -41,6 +41,9 @@ bool file_good(const FileWriter *file, char error[ERROR_SIZE]);
 void file_discard(FileWriter *file);
 bool file_close(FileWriter *file, uint32_t *crc, char error[ERROR_SIZE]);
 
+/* A small text as the file directory/name. */
+bool file_write_text(const char *directory, const char *name, const char *text, size_t length, char error[ERROR_SIZE]);
+
 /* CRC-32 (IEEE 802.3, as zlib computes it) of data, continuing from crc (0 to begin). */
 uint32_t crc32_update(uint32_t crc, const void *data, size_t bytes);
 /* CRC-32 of a whole file. */

@@ -4,6 +4,7 @@
 #include "error.h"
 #include "kernels/cpu.h"
 #include "model_step.h"
+#include "weights.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -28,6 +29,79 @@ static Dropout dropout_at(const Model *m, int64_t layer, int site) {
     return drop;
 }
 
+/* ---- where the norms are ------------------------------------------------------------------------------------------------------ */
+
+/* The residual stream passes 2L + 1 places: site 2l before block l's attention, 2l + 1 before its MLP, 2L before the head. What comes in at a
+   site is `in`; what attention, the MLP or the head reads there is `out`, and the stream goes on as `stream`:
+
+       pre-norm    out = norm(in), stream = in                 post-norm    out = stream = norm(in), but at site 0 as without a norm
+       no norm     out = stream = in
+
+   Post-norm's weights are named for what comes before them: the norm at site s has those that pre-norm has at site s - 1. */
+typedef struct {
+    Tensor in, out, stream, mean, rstd;
+    Tensor w, b, dw, db;   /* w.data NULL: no norm here */
+} NormSite;
+
+static NormSite norm_site(const Model *m, int64_t s) {
+    const Config *c = &m->config;
+    const Activations *a = &m->a;
+    const ParameterTensors *p = &m->p, *d = &m->d;
+    const bool head = s == 2 * c->L, mlp = s % 2 == 1;
+    const int64_t l = s / 2, named = c->norm_place == NORM_POST ? s - 1 : s, k = named / 2;   /* whose weights */
+    NormSite n;
+    memset(&n, 0, sizeof n);
+    n.in = mlp ? a->mid[l] : l > 0 ? a->out[l - 1] : a->embedded;
+    n.out = n.stream = n.in;
+    if (c->norm == NORM_NONE || named < 0) return n;
+    n.out = head ? a->lnf : mlp ? a->ln2[l] : a->ln1[l];
+    n.mean = head ? a->lnf_mean : mlp ? a->ln2_mean[l] : a->ln1_mean[l];
+    n.rstd = head ? a->lnf_rstd : mlp ? a->ln2_rstd[l] : a->ln1_rstd[l];
+    if (c->norm_place == NORM_POST) n.stream = n.out;
+    n.w = named == 2 * c->L ? p->lnfw : named % 2 ? p->ln2w[k] : p->ln1w[k];
+    n.b = named == 2 * c->L ? p->lnfb : named % 2 ? p->ln2b[k] : p->ln1b[k];
+    n.dw = named == 2 * c->L ? d->lnfw : named % 2 ? d->ln2w[k] : d->ln1w[k];
+    n.db = named == 2 * c->L ? d->lnfb : named % 2 ? d->ln2b[k] : d->ln1b[k];
+    return n;
+}
+
+static void norm_forward(Model *m, const NormSite *n) {
+    const OpTable *op = &m->backend->op;
+    float eps = (float)m->config.norm_eps;
+    if (!n->w.data) return;
+    if (m->config.norm == NORM_RMSNORM) op->rmsnorm_forward(n->out, n->rstd, n->in, n->w, eps, m->stream);
+    else op->layernorm_forward(n->out, n->mean, n->rstd, n->in, n->w, n->b, eps, m->stream);
+}
+
+/* in = x + dropout(delta), and the norm that reads it */
+static void residual_norm_forward(Model *m, const NormSite *n, Tensor x, Tensor delta, Dropout drop) {
+    const OpTable *op = &m->backend->op;
+    float eps = (float)m->config.norm_eps;
+    if (!n->w.data) op->residual_forward(n->in, x, delta, drop, m->stream);
+    else if (m->config.norm == NORM_RMSNORM) op->residual_rmsnorm_forward(n->in, n->out, n->rstd, x, delta, n->w, eps, drop, m->stream);
+    else op->residual_layernorm_forward(n->in, n->out, n->mean, n->rstd, x, delta, n->w, n->b, eps, drop, m->stream);
+}
+
+/* dresidual comes as the gradient of the stream behind site s and leaves as that of what comes in; dnorm is the gradient of out. Behind the head
+   there is no stream. */
+static void norm_backward(Model *m, int64_t s, int accumulate) {
+    const NormSite n = norm_site(m, s);
+    const OpTable *op = &m->backend->op;
+    const Dropout off = {0};
+    Tensor dx = m->a.dresidual, dout = m->a.dnorm;
+    const bool head = s == 2 * m->config.L, pre = m->config.norm_place == NORM_PRE;
+    if (!head && !(pre && n.w.data)) {   /* out is the stream too: both gradients flow into the norm, or where there is none straight on */
+        op->residual_forward(dx, dx, dout, off, m->stream);
+        dout = dx;
+    }
+    if (!n.w.data) return;
+    if (m->config.norm == NORM_RMSNORM) op->rmsnorm_backward(dx, n.dw, dout, n.in, n.w, n.rstd, pre && !head, accumulate, m->stream);
+    else op->layernorm_backward(dx, n.dw, n.db, dout, n.in, n.w, n.mean, n.rstd, pre && !head, accumulate, m->stream);
+}
+
+/* Where the head leaves the gradient of what it read. */
+static Tensor head_gradient(const Model *m) { return m->config.norm == NORM_NONE ? m->a.dresidual : m->a.dnorm; }
+
 /* ---- forward ---------------------------------------------------------------------------------------------------------------- */
 
 /* tokens(B,T) at positions t0.. -> the residual stream and its first norm */
@@ -35,85 +109,101 @@ static void embed_forward(Model *m, int64_t t0) {
     const Config *c = &m->config;
     const OpTable *op = &m->backend->op;
     Activations *a = &m->a;
+    const NormSite first = norm_site(m, 0);
     Dropout drop = dropout_at(m, c->L, 0);
     Tensor wpe = m->p.wpe.data ? rows_of(m->p.wpe, c->C, t0, c->maxT - t0) : no_tensor();
     op->embedding_forward(a->embedded, a->tokens, m->p.wte, wpe, m->stream);
     if (drop.p > 0) op->dropout(a->embedded, a->embedded, drop, m->stream);
-    op->layernorm_forward(a->ln1[0], a->ln1_mean[0], a->ln1_rstd[0], a->embedded, m->p.ln1w[0], m->p.ln1b[0], (float)c->norm_eps, m->stream);
+    norm_forward(m, &first);
 }
 
-/* residual = x + dropout(in w^T + bias), and the norm that reads it. Without dropout the product can add x itself, in fp32. */
-static void branch_and_norm_forward(Model *m, Tensor residual, Tensor norm, Tensor mean, Tensor rstd, Tensor x, Tensor in, Tensor w, Tensor bias,
-                                    Tensor normw, Tensor normb, Dropout drop) {
+/* The stream of site s + dropout(in w^T + bias) enters site s + 1. Without dropout the product can add the stream itself, in fp32. */
+static void branch_forward(Model *m, int64_t s, Tensor in, Tensor w, Tensor bias, Dropout drop) {
     const OpTable *op = &m->backend->op;
-    float eps = (float)m->config.norm_eps;
+    const NormSite here = norm_site(m, s), next = norm_site(m, s + 1);
     if (m->spec.residual_in_matmul && m->config.dropout == 0) {
-        op->matmul_add_forward(residual, in, w, bias, x, m->stream);
-        op->layernorm_forward(norm, mean, rstd, residual, normw, normb, eps, m->stream);
+        op->matmul_add_forward(next.in, in, w, bias, here.stream, m->stream);
+        norm_forward(m, &next);
     } else {
         op->matmul_forward(m->a.branch, no_tensor(), in, w, bias, ACT_NONE, m->stream);
-        op->residual_layernorm_forward(residual, norm, mean, rstd, x, m->a.branch, normw, normb, eps, drop, m->stream);
+        residual_norm_forward(m, &next, here.stream, m->a.branch, drop);
     }
 }
 
-/* The residual stream that enters block l. */
-static Tensor block_input(const Model *m, int64_t l) { return l > 0 ? m->a.out[l - 1] : m->a.embedded; }
+/* What attention reads: Q, K and V with their positions in them. */
+static Tensor attention_input(const Model *m, int64_t l) { return m->config.qk_norm ? m->a.heads[l] : m->a.qkv[l]; }
 
-/* From the block's first norm to the MLP's activation: all that the block keeps for backward. */
+/* in(B,T,C) -> Q, K and V of block l, normed and rotated where the model does that */
+static void qkv_forward(Model *m, int64_t l, Tensor in, int64_t t0) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    const ParameterTensors *p = &m->p;
+    Activations *a = &m->a;
+    int NH = (int)c->NH, NKV = (int)c->NKV;
+    bool rope_adds_bias = c->pos == POS_ROPE && !c->qk_norm;
+    Tensor qkv = matrix(a->qkv[l], config_qkv_width(c)), bias = p->qkvb[l];
+    op->matmul_forward(qkv, no_tensor(), in, p->qkvw[l], rope_adds_bias ? no_tensor() : bias, ACT_NONE, m->stream);
+    if (rope_adds_bias) op->rope_forward(a->qkv[l], bias, m->rotations, NH, NKV, c->rope_layout, (int)t0, m->stream);
+    if (c->qk_norm)
+        op->qk_norm_forward(a->heads[l], a->heads_rstd[l], a->qkv[l], p->qnormw[l], p->knormw[l], m->rotations, NH, NKV, c->rope_layout, (int)t0,
+                            (float)c->norm_eps, m->stream);
+}
+
+/* fc_act = act(in fcw^T + fcb), or with SwiGLU the one half's SiLU times the other half */
+static void fc_forward(Model *m, int64_t l, Tensor in) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    const ParameterTensors *p = &m->p;
+    Activations *a = &m->a;
+    if (c->gated) {
+        op->matmul_forward(a->fc[l], no_tensor(), in, p->fcw[l], p->fcb[l], ACT_NONE, m->stream);
+        op->swiglu_forward(a->fc_act[l], a->fc[l], m->stream);
+    } else {
+        op->matmul_forward(a->fc_act[l], a->fc[l], in, p->fcw[l], p->fcb[l], c->activation, m->stream);
+    }
+}
+
+/* From what enters the block's attention to the MLP's activation: all that the block keeps for backward. */
 static void block_inside_forward(Model *m, int64_t l, int64_t t0) {
     const Config *c = &m->config;
     const OpTable *op = &m->backend->op;
     const ParameterTensors *p = &m->p;
     Activations *a = &m->a;
-    Stream *s = m->stream;
     int NH = (int)c->NH, NKV = (int)c->NKV;
-    Tensor qkv = matrix(a->qkv[l], config_qkv_width(c)), att = matrix(a->att[l], c->NH * c->HS);
-
-    if (c->pos == POS_ROPE) {
-        op->matmul_forward(qkv, no_tensor(), a->ln1[l], p->qkvw[l], no_tensor(), ACT_NONE, s);
-        op->rope_forward(a->qkv[l], p->qkvb[l], m->rotations, NH, NKV, c->rope_layout, (int)t0, s);
-    } else {
-        op->matmul_forward(qkv, no_tensor(), a->ln1[l], p->qkvw[l], p->qkvb[l], ACT_NONE, s);
-    }
+    qkv_forward(m, l, norm_site(m, 2 * l).out, t0);
     if (m->spec.mode == MODEL_GENERATE)
-        op->attention_cached(a->att[l], a->k_cache[l], a->v_cache[l], a->qkv[l], NH, NKV, (int)t0, s);
+        op->attention_cached(a->att[l], a->k_cache[l], a->v_cache[l], attention_input(m, l), NH, NKV, (int)t0, m->stream);
     else
-        op->attention_forward(a->att[l], a->lse[l], a->qkv[l], a->attention_scratch, NH, NKV, dropout_at(m, l, DROP_ATTENTION), s);
-    branch_and_norm_forward(m, a->mid[l], a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], block_input(m, l), att, p->attprojw[l], p->attprojb[l],
-                            p->ln2w[l], p->ln2b[l], dropout_at(m, l, DROP_ATTENTION_BRANCH));
-    op->matmul_forward(a->fc_act[l], a->fc[l], a->ln2[l], p->fcw[l], p->fcb[l], c->activation, s);
+        op->attention_forward(a->att[l], a->lse[l], attention_input(m, l), a->attention_scratch, NH, NKV, dropout_at(m, l, DROP_ATTENTION),
+                              m->stream);
+    branch_forward(m, 2 * l, matrix(a->att[l], c->NH * c->HS), p->attprojw[l], p->attprojb[l], dropout_at(m, l, DROP_ATTENTION_BRANCH));
+    fc_forward(m, l, norm_site(m, 2 * l + 1).out);
 }
 
-/* The block, and the norm behind it: the next block's first, or the final one. */
+/* The block, and the norm behind it: the next block's first, or the head's. */
 static void block_forward(Model *m, int64_t l, int64_t t0) {
-    const ParameterTensors *p = &m->p;
-    Activations *a = &m->a;
-    Dropout drop = dropout_at(m, l, DROP_MLP_BRANCH);
     block_inside_forward(m, l, t0);
-    if (l + 1 < m->config.L)
-        branch_and_norm_forward(m, a->out[l], a->ln1[l + 1], a->ln1_mean[l + 1], a->ln1_rstd[l + 1], a->mid[l], a->fc_act[l], p->fcprojw[l],
-                                p->fcprojb[l], p->ln1w[l + 1], p->ln1b[l + 1], drop);
-    else
-        branch_and_norm_forward(m, a->out[l], a->lnf, a->lnf_mean, a->lnf_rstd, a->mid[l], a->fc_act[l], p->fcprojw[l], p->fcprojb[l], p->lnfw,
-                                p->lnfb, drop);
+    branch_forward(m, 2 * l + 1, m->a.fc_act[l], m->p.fcprojw[l], m->p.fcprojb[l], dropout_at(m, l, DROP_MLP_BRANCH));
 }
 
+/* What the head reads. */
+static Tensor head_input(const Model *m) { return norm_site(m, 2 * m->config.L).out; }
 static Tensor head_weight(const Model *m) { return m->p.head.data ? m->p.head : m->p.wte; }
 
-/* Logits and losses of B*T rows, a chunk at a time; in training also their way back: dnorm, and the gradient of the head's weight. */
+/* Logits and losses of B*T rows, a chunk at a time; in training also their way back: head_gradient, and the gradient of the head's weight. */
 static void head(Model *m, bool first_micro) {
     const Config *c = &m->config;
     const OpTable *op = &m->backend->op;
     Activations *a = &m->a;
-    Tensor w = head_weight(m), dw = m->p.head.data ? m->d.head : m->d.wte;
+    Tensor w = head_weight(m), dw = m->p.head.data ? m->d.head : m->d.wte, in = head_input(m), din = head_gradient(m);
     int64_t N = tensor_numel(a->tokens), chunk = a->logits.shape[0];
     for (int64_t row = 0; row < N; row += chunk) {
         int64_t n = N - row < chunk ? N - row : chunk;
-        Tensor x = rows_of(a->lnf, c->C, row, n), logits = rows_of(a->logits, c->Vp, 0, n);
+        Tensor x = rows_of(in, c->C, row, n), logits = rows_of(a->logits, c->Vp, 0, n);
         op->matmul_forward(logits, no_tensor(), x, w, no_tensor(), ACT_NONE, m->stream);
         op->cross_entropy(rows_of(a->losses, 1, row, n), logits, rows_of(a->targets, 1, row, n), (int)c->V, m->training, m->device_state, m->stream);
         if (!m->training) continue;
-        op->matmul_backward_input(rows_of(a->dnorm, c->C, row, n), logits, w, no_tensor(), ACT_NONE, m->stream);
+        op->matmul_backward_input(rows_of(din, c->C, row, n), logits, w, no_tensor(), ACT_NONE, m->stream);
         op->matmul_backward_weight(dw, no_tensor(), logits, x, !first_micro || row > 0, m->stream);
     }
     op->loss_sum(a->loss_sum, a->losses, m->training && !first_micro, m->stream);
@@ -129,25 +219,38 @@ static Tensor branch_gradient(Model *m, int64_t l, int site) {
     return m->a.dbranch;
 }
 
-/* block_forward, last line first; dresidual holds the gradient of out[l] and leaves as that of the layer's input */
 /* Makes again what --recompute did not keep of block l. The last block's is all still there. */
 static void block_recompute(Model *m, int64_t l) {
-    const Config *c = &m->config;
-    const OpTable *op = &m->backend->op;
-    const ParameterTensors *p = &m->p;
-    Activations *a = &m->a;
-    Stream *s = m->stream;
     Recompute recompute = m->spec.recompute;
-    if (l == c->L - 1) return;
-    if (recompute >= RECOMPUTE_NORM)
-        op->layernorm_forward(a->ln1[l], a->ln1_mean[l], a->ln1_rstd[l], block_input(m, l), p->ln1w[l], p->ln1b[l], (float)c->norm_eps, s);
-    if (recompute == RECOMPUTE_NORM)
-        op->layernorm_forward(a->ln2[l], a->ln2_mean[l], a->ln2_rstd[l], a->mid[l], p->ln2w[l], p->ln2b[l], (float)c->norm_eps, s);
-    if (recompute == RECOMPUTE_MLP || recompute == RECOMPUTE_NORM) op->activation_forward(a->fc_act[l], a->fc[l], c->activation, s);
+    const NormSite attention = norm_site(m, 2 * l), mlp = norm_site(m, 2 * l + 1);
+    if (l == m->config.L - 1) return;
+    if (recompute >= RECOMPUTE_NORM) norm_forward(m, &attention);
+    if (recompute == RECOMPUTE_NORM) norm_forward(m, &mlp);
     if (recompute == RECOMPUTE_BLOCK) block_inside_forward(m, l, 0);
+    else if (recompute != RECOMPUTE_NONE && m->config.gated) m->backend->op.swiglu_forward(m->a.fc_act[l], m->a.fc[l], m->stream);
+    else if (recompute != RECOMPUTE_NONE) m->backend->op.activation_forward(m->a.fc_act[l], m->a.fc[l], m->config.activation, m->stream);
 }
 
-static void block_backward(Model *m, int64_t l, int accumulate) {
+/* dbranch, the gradient of the MLP's output -> dnorm, that of its input */
+static void mlp_backward(Model *m, int64_t l, Tensor dbranch, int accumulate) {
+    const Config *c = &m->config;
+    const OpTable *op = &m->backend->op;
+    const ParameterTensors *p = &m->p, *d = &m->d;
+    Activations *a = &m->a;
+    Stream *s = m->stream;
+    op->matmul_backward_weight(d->fcprojw[l], d->fcprojb[l], dbranch, a->fc_act[l], accumulate, s);
+    if (c->gated) {
+        op->matmul_backward_input(a->dfc_act, dbranch, p->fcprojw[l], no_tensor(), ACT_NONE, s);
+        op->swiglu_backward(a->dfc, a->dfc_act, a->fc[l], s);
+    } else {
+        op->matmul_backward_input(a->dfc, dbranch, p->fcprojw[l], a->fc[l], c->activation, s);
+    }
+    op->matmul_backward_weight(d->fcw[l], d->fcb[l], a->dfc, norm_site(m, 2 * l + 1).out, accumulate, s);
+    op->matmul_backward_input(a->dnorm, a->dfc, p->fcw[l], no_tensor(), ACT_NONE, s);
+}
+
+/* dbranch, the gradient of attention's output -> dnorm, that of its input */
+static void attention_block_backward(Model *m, int64_t l, Tensor dbranch, int accumulate) {
     const Config *c = &m->config;
     const OpTable *op = &m->backend->op;
     const ParameterTensors *p = &m->p, *d = &m->d;
@@ -155,25 +258,26 @@ static void block_backward(Model *m, int64_t l, int accumulate) {
     Stream *s = m->stream;
     int NH = (int)c->NH, NKV = (int)c->NKV;
     Tensor dqkv = matrix(a->dqkv, config_qkv_width(c)), datt = matrix(a->datt, c->NH * c->HS), att = matrix(a->att[l], c->NH * c->HS);
-
-    block_recompute(m, l);
-    Tensor dbranch = branch_gradient(m, l, DROP_MLP_BRANCH);
-    op->matmul_backward_weight(d->fcprojw[l], d->fcprojb[l], dbranch, a->fc_act[l], accumulate, s);
-    op->matmul_backward_input(a->dfc, dbranch, p->fcprojw[l], a->fc[l], c->activation, s);
-    op->matmul_backward_weight(d->fcw[l], d->fcb[l], a->dfc, a->ln2[l], accumulate, s);
-    op->matmul_backward_input(a->dnorm, a->dfc, p->fcw[l], no_tensor(), ACT_NONE, s);
-    op->layernorm_backward(a->dresidual, d->ln2w[l], d->ln2b[l], a->dnorm, a->mid[l], p->ln2w[l], a->ln2_mean[l], a->ln2_rstd[l], 1, accumulate, s);
-
-    dbranch = branch_gradient(m, l, DROP_ATTENTION_BRANCH);
     op->matmul_backward_weight(d->attprojw[l], d->attprojb[l], dbranch, att, accumulate, s);
     op->matmul_backward_input(datt, dbranch, p->attprojw[l], no_tensor(), ACT_NONE, s);
-    op->attention_backward(a->dqkv, a->delta, a->datt, a->att[l], a->lse[l], a->qkv[l], a->attention_scratch, NH, NKV,
+    op->attention_backward(a->dqkv, a->delta, a->datt, a->att[l], a->lse[l], attention_input(m, l), a->attention_scratch, NH, NKV,
                            dropout_at(m, l, DROP_ATTENTION), s);
-    if (c->pos == POS_ROPE) op->rope_backward(a->dqkv, m->rotations, NH, NKV, c->rope_layout, s);
-    op->matmul_backward_weight(d->qkvw[l], d->qkvb[l], dqkv, a->ln1[l], accumulate, s);
+    if (c->qk_norm)
+        op->qk_norm_backward(a->dqkv, d->qnormw[l], d->knormw[l], a->qkv[l], a->heads_rstd[l], p->qnormw[l], p->knormw[l], m->rotations, NH, NKV,
+                             c->rope_layout, accumulate, s);
+    else if (c->pos == POS_ROPE)
+        op->rope_backward(a->dqkv, m->rotations, NH, NKV, c->rope_layout, s);
+    op->matmul_backward_weight(d->qkvw[l], d->qkvb[l], dqkv, norm_site(m, 2 * l).out, accumulate, s);
     op->matmul_backward_input(a->dnorm, dqkv, p->qkvw[l], no_tensor(), ACT_NONE, s);
-    op->layernorm_backward(a->dresidual, d->ln1w[l], d->ln1b[l], a->dnorm, block_input(m, l), p->ln1w[l], a->ln1_mean[l], a->ln1_rstd[l], 1,
-                           accumulate, s);
+}
+
+/* block_forward, last line first; dresidual holds the gradient of what the block puts out and leaves as that of what it takes in */
+static void block_backward(Model *m, int64_t l, int accumulate) {
+    block_recompute(m, l);
+    mlp_backward(m, l, branch_gradient(m, l, DROP_MLP_BRANCH), accumulate);
+    norm_backward(m, 2 * l + 1, accumulate);
+    attention_block_backward(m, l, branch_gradient(m, l, DROP_ATTENTION_BRANCH), accumulate);
+    norm_backward(m, 2 * l, accumulate);
 }
 
 static void embed_backward(Model *m, int accumulate) {
@@ -192,10 +296,8 @@ void model_forward(Model *m, bool first_micro) {
 }
 
 void model_backward(Model *m, bool first_micro) {
-    Activations *a = &m->a;
     int accumulate = !first_micro;
-    Tensor last = a->out[m->config.L - 1];
-    m->backend->op.layernorm_backward(a->dresidual, m->d.lnfw, m->d.lnfb, a->dnorm, last, m->p.lnfw, a->lnf_mean, a->lnf_rstd, 0, accumulate, m->stream);
+    norm_backward(m, 2 * m->config.L, accumulate);
     for (int64_t l = m->config.L - 1; l >= 0; l--) block_backward(m, l, accumulate);
     embed_backward(m, accumulate);
 }
@@ -225,7 +327,7 @@ void model_copy_logits(Model *m, float *logits) {
     int64_t N = tensor_numel(m->a.tokens), chunk = m->a.logits.shape[0];
     for (int64_t row = 0; row < N; row += chunk) {
         int64_t n = N - row < chunk ? N - row : chunk;
-        m->backend->op.matmul_forward(rows_of(m->a.logits, c->Vp, 0, n), no_tensor(), rows_of(m->a.lnf, c->C, row, n), head_weight(m), no_tensor(),
+        m->backend->op.matmul_forward(rows_of(m->a.logits, c->Vp, 0, n), no_tensor(), rows_of(head_input(m), c->C, row, n), head_weight(m), no_tensor(),
                                       ACT_NONE, m->stream);
         for (int64_t r = 0; r < n; r++) download_floats(m, m->a.logits, r * c->Vp, c->V, logits + (row + r) * c->V);
     }
@@ -260,7 +362,7 @@ static int64_t head_rows_of(const ModelSpec *spec, const Backend *backend) {
 static void bind_activations(Activations *a, const ModelSpec *spec, const Backend *backend, int64_t B, int64_t T, Arena *arena) {
     const Config *c = &spec->config;
     DType A = spec->dtype;
-    bool train = spec->mode == MODEL_TRAIN, generate = spec->mode == MODEL_GENERATE;
+    bool train = spec->mode == MODEL_TRAIN, generate = spec->mode == MODEL_GENERATE, norm = c->norm != NORM_NONE, mean = c->norm == NORM_LAYERNORM;
     int64_t head_rows = head_rows_of(spec, backend);
     int64_t scratch = 0;
     if (!generate) scratch = (int64_t)backend->attention_scratch(B, T, (int)c->NH, (int)c->NKV, (int)c->HS, A, train && c->dropout > 0, train);
@@ -433,6 +535,14 @@ bool model_read_weights(Model *m, const char *path, const char *prefix, char err
     return ok;
 }
 
+bool model_read_directory(Model *m, const char *directory, char error[ERROR_SIZE]) {
+    float *host = host_floats(m, m->masters);
+    bool ok = weights_read_directory(directory, &m->table, &m->config, host, error);
+    if (ok) round_weights(m, host);
+    host_done(m, m->masters, host, ok);
+    return ok;
+}
+
 float *model_copy_flat(const Model *m, ArenaName which) {
     Tensor flat = which == ARENA_GRADIENTS ? m->gradients : m->masters;
     float *copy = (float *)xmalloc(tensor_bytes(flat));
@@ -440,15 +550,12 @@ float *model_copy_flat(const Model *m, ArenaName which) {
     return copy;
 }
 
-bool model_write_weights(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]) {
-    SafetensorsWriter *w = safetensors_create(path);
-    safetensors_declare_metadata(w, "format", "pt");
-    parameters_declare(w, &m->table, "");
-    safetensors_begin(w);
+bool model_write_weights(const Model *m, const char *path, DType dtype, uint32_t *crc, char error[ERROR_SIZE]) {
+    CHECK(m->masters.data);
     float *host = host_floats(m, m->masters);
-    parameters_write(w, &m->table, host);
+    bool ok = weights_write_file(path, &m->table, &m->config, host, dtype, crc, error);
     host_done(m, m->masters, host, false);
-    return safetensors_finish(w, crc, error);
+    return ok;
 }
 
 static const char first_moment[] = "exp_avg.", second_moment[] = "exp_avg_sq.";
@@ -498,6 +605,6 @@ void model_generate(Model *m, const int32_t *tokens, int64_t n, int64_t t0, floa
     m->backend->upload(m->a.tokens.data, tokens, (size_t)n * sizeof *tokens, m->stream);
     embed_forward(m, t0);
     for (int64_t l = 0; l < c->L; l++) block_forward(m, l, t0);
-    m->backend->op.matmul_forward(m->a.logits, no_tensor(), rows_of(m->a.lnf, c->C, n - 1, 1), head_weight(m), no_tensor(), ACT_NONE, m->stream);
+    m->backend->op.matmul_forward(m->a.logits, no_tensor(), rows_of(head_input(m), c->C, n - 1, 1), head_weight(m), no_tensor(), ACT_NONE, m->stream);
     download_floats(m, m->a.logits, 0, c->V, logits);
 }

@@ -47,30 +47,33 @@ void spec_from_options(ModelSpec *spec, const Options *options);
     ONCE (tokens,     true,      I32, 2, B, T, 0, 0)                                                                                \
     ONCE (targets,    true,      I32, 2, B, T, 0, 0)                                                                                \
     ONCE (embedded,   true,      A,   3, B, T, c->C, 0)                /* enters layer 0 */                                         \
-    LAYER(ln1,        RECOMPUTE_NORM,   true,     A,   3, B, T, c->C, 0)                                                            \
-    LAYER(ln1_mean,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
-    LAYER(ln1_rstd,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(ln1,        RECOMPUTE_NORM,   norm,     A,   3, B, T, c->C, 0)                                                            \
+    LAYER(ln1_mean,   RECOMPUTE_BLOCK,  mean,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(ln1_rstd,   RECOMPUTE_BLOCK,  norm,     F32, 2, B, T, 0, 0)                                                               \
     LAYER(qkv,        RECOMPUTE_BLOCK,  true,     A,   4, B, T, c->NH + 2 * c->NKV, c->HS)                                          \
+    LAYER(heads,      RECOMPUTE_BLOCK,  c->qk_norm, A, 4, B, T, c->NH + 2 * c->NKV, c->HS)   /* qkv after QK-norm */                \
+    LAYER(heads_rstd, RECOMPUTE_BLOCK,  c->qk_norm, F32, 3, B, T, c->NH + c->NKV, 0)                                                \
     LAYER(att,        RECOMPUTE_BLOCK,  true,     A,   4, B, T, c->NH, c->HS)                                                       \
     LAYER(lse,        RECOMPUTE_BLOCK,  true,     F32, 3, B, c->NH, T, 0)                                                           \
     LAYER(mid,        RECOMPUTE_BLOCK,  true,     A,   3, B, T, c->C, 0)                /* residual after attention */              \
-    LAYER(ln2,        RECOMPUTE_NORM,   true,     A,   3, B, T, c->C, 0)                                                            \
-    LAYER(ln2_mean,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
-    LAYER(ln2_rstd,   RECOMPUTE_BLOCK,  true,     F32, 2, B, T, 0, 0)                                                               \
-    LAYER(fc,         RECOMPUTE_BLOCK,  train,    A,   3, B, T, c->F, 0)                /* before the activation */                 \
+    LAYER(ln2,        RECOMPUTE_NORM,   norm,     A,   3, B, T, c->C, 0)                                                            \
+    LAYER(ln2_mean,   RECOMPUTE_BLOCK,  mean,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(ln2_rstd,   RECOMPUTE_BLOCK,  norm,     F32, 2, B, T, 0, 0)                                                               \
+    LAYER(fc,         RECOMPUTE_BLOCK,  train || c->gated, A, 3, B, T, config_fc_width(c), 0)   /* before the activation */         \
     LAYER(fc_act,     RECOMPUTE_MLP,    true,     A,   3, B, T, c->F, 0)                                                            \
     LAYER(out,        RECOMPUTE_NEVER,  true,     A,   3, B, T, c->C, 0)                /* residual after the MLP */                \
     ONCE (branch,     true,      A,   3, B, T, c->C, 0)                /* what attention or the MLP adds to the residual */         \
-    ONCE (lnf,        true,      A,   3, B, T, c->C, 0)                                                                             \
-    ONCE (lnf_mean,   true,      F32, 2, B, T, 0, 0)                                                                                \
-    ONCE (lnf_rstd,   true,      F32, 2, B, T, 0, 0)                                                                                \
+    ONCE (lnf,        norm,      A,   3, B, T, c->C, 0)                                                                             \
+    ONCE (lnf_mean,   mean,      F32, 2, B, T, 0, 0)                                                                                \
+    ONCE (lnf_rstd,   norm,      F32, 2, B, T, 0, 0)                                                                                \
     ONCE (logits,     true,      A,   2, head_rows, c->Vp, 0, 0)       /* of one chunk of rows; then their gradient */              \
     ONCE (losses,     true,      F32, 2, B, T, 0, 0)                                                                                \
     ONCE (loss_sum,   true,      F32, 1, 1, 0, 0, 0)                                                                                \
     ONCE (dresidual,  train,     A,   3, B, T, c->C, 0)                                                                             \
     ONCE (dbranch,    train && c->dropout > 0, A, 3, B, T, c->C, 0)                                                                 \
     ONCE (dnorm,      train,     A,   3, B, T, c->C, 0)                                                                             \
-    ONCE (dfc,        train,     A,   3, B, T, c->F, 0)                                                                             \
+    ONCE (dfc,        train,     A,   3, B, T, config_fc_width(c), 0)                                                               \
+    ONCE (dfc_act,    train && c->gated, A, 3, B, T, c->F, 0)                                                                       \
     ONCE (dqkv,       train,     A,   4, B, T, c->NH + 2 * c->NKV, c->HS)                                                           \
     ONCE (datt,       train,     A,   4, B, T, c->NH, c->HS)                                                                        \
     ONCE (delta,      train,     F32, 3, B, c->NH, T, 0)                                                                            \
@@ -118,13 +121,15 @@ void model_free(Model *m);
 
 /* scheme 0 gpt2, 1 xavier, 2 kaiming. */
 void model_init_weights(Model *m, int scheme, uint64_t seed);
-/* Weights from a safetensors file, names prefixed by prefix. Refused whole, nothing changed in the file's place but memory. */
+/* Weights from a directory of any family (weights.h). Refused whole, nothing changed. */
+bool model_read_directory(Model *m, const char *directory, char error[ERROR_SIZE]);
+/* Weights from one safetensors file, under our own names and a prefix, as dumps have them. Refused whole, nothing changed. */
 bool model_read_weights(Model *m, const char *path, const char *prefix, char error[ERROR_SIZE]);
 /* A copy of the flat fp32 buffer: weights (ARENA_MASTERS) or gradients (ARENA_GRADIENTS). free() it. Laid out by m->table. */
 float *model_copy_flat(const Model *m, ArenaName which);
 
-/* model.safetensors and optimizer.safetensors of a checkpoint, with their checksums. */
-bool model_write_weights(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]);
+/* model.safetensors, in F32 or rounded to BF16, and optimizer.safetensors of a checkpoint, with their checksums. The model has fp32 weights. */
+bool model_write_weights(const Model *m, const char *path, DType dtype, uint32_t *crc, char error[ERROR_SIZE]);
 bool model_write_optimizer(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]);
 bool model_read_optimizer(Model *m, const char *path, char error[ERROR_SIZE]);
 uint32_t model_updates(const Model *m);

@@ -41,21 +41,21 @@ static double *real_field(const OptionRow *row, void *values) { return (double *
 static char **text_field(const OptionRow *row, void *values) { return (char **)((char *)values + row->value); }
 static OptionSource *source_field(const OptionRow *row, void *values) { return (OptionSource *)((char *)values + row->source); }
 
-/* n_layer is written --n-layer; both spellings are read. */
+/* n_layer is written --n-layer; both spellings are read. A field whose name C++ keeps for itself ends in _, which is not written. */
 static char spelled(char c) { return c == '_' ? '-' : c; }
 
-static bool same_name(const char *a, const char *b) {
-    while (*a && spelled(*a) == spelled(*b)) a++, b++;
-    return *a == 0 && *b == 0;
+static bool same_name(const char *field, const char *name) {
+    while (*field && spelled(*field) == spelled(*name)) field++, name++;
+    return (*field == 0 || strcmp(field, "_") == 0) && *name == 0;
 }
 
 static void copy_spelled(char *out, size_t size, const char *name) {
     size_t i = 0;
-    for (; name[i] && i + 1 < size; i++) out[i] = spelled(name[i]);
+    for (; name[i] && strcmp(name + i, "_") != 0 && i + 1 < size; i++) out[i] = spelled(name[i]);
     out[i] = 0;
 }
 
-static const OptionRow *find_row(const OptionTable *table, const char *name) {
+const OptionRow *options_find(const OptionTable *table, const char *name) {
     for (int i = 0; i < table->count; i++)
         if (table->rows[i].kind != OPTION_SECTION && same_name(table->rows[i].name, name)) return &table->rows[i];
     return NULL;
@@ -102,7 +102,7 @@ static int choice_index(const char *choices, const char *word) {
     }
 }
 
-static char *choice_word(const char *choices, int64_t index) {
+char *option_choice_word(const char *choices, int64_t index) {
     while (index-- > 0) choices += strcspn(choices, "|") + 1;
     return xprintf("%.*s", (int)strcspn(choices, "|"), choices);
 }
@@ -171,7 +171,7 @@ void options_release(const OptionTable *table, void *values) {
 bool options_set(const OptionTable *table, void *values, const char *name, const char *text, OptionSource source, char error[ERROR_SIZE]) {
     char spelling[32], expected[ERROR_SIZE];
     OptionValue value;
-    const OptionRow *row = find_row(table, name);
+    const OptionRow *row = options_find(table, name);
     if (!row) {
         copy_spelled(spelling, sizeof spelling, nearest_row(table, name)->name);
         snprintf(error, ERROR_SIZE, "unknown option '%.60s'; the nearest is --%s (--help lists them all)", name, spelling);
@@ -245,9 +245,9 @@ static int parse_argument(const OptionTable *table, void *values, int argc, char
         memcpy(name, argument + 2, n);
         name[n] = 0;
         if (argument[2 + n] == '=') value = argument + 3 + n;
-        row = find_row(table, name);
+        row = options_find(table, name);
         if (!row && strncmp(name, "no", 2) == 0 && spelled(name[2]) == '-') {
-            row = find_row(table, name + 3);
+            row = options_find(table, name + 3);
             negated = row && row->kind == OPTION_FLAG && !value;
             if (!negated) row = NULL;
         }
@@ -285,7 +285,7 @@ void options_parse(const OptionTable *table, void *values, int argc, char **argv
         }
     options_set_defaults(table, values);
     for (int i = 1; i < argc;) i += parse_argument(table, values, argc, argv, i);
-    const OptionRow *config = find_row(table, "config");
+    const OptionRow *config = options_find(table, "config");
     const char *path = config ? *text_field(config, values) : "";
     if (*path) {
         size_t length;
@@ -305,7 +305,7 @@ char *options_format(const OptionRow *row, const void *values) {
         free(text);
         return xprintf("%.17g", *real_field(row, fields));
     }
-    case OPTION_CHOICE: return choice_word(row->choices, *integer_field(row, fields));
+    case OPTION_CHOICE: return option_choice_word(row->choices, *integer_field(row, fields));
     case OPTION_TEXT: return xstrdup(*text_field(row, fields));
     default: return xprintf("%lld", (long long)*integer_field(row, fields));
     }

@@ -25,14 +25,18 @@ extern "C" {
     INT   (0,   n_kv_head,       0, 0, 4096, "key/value heads, a divisor of n-head; 0: n-head")                                     \
     INT   (0,   head_size,       0, 0, 256, "channels of a head; 0: n-embd / n-head")                                              \
     INT   (0,   n_embd,          192, 1, 16384, "channels of the residual stream")                                                  \
-    INT   (0,   n_hidden,        0, 0, 1048576, "hidden width of the MLP; 0: 4 n-embd")                                             \
+    INT   (0,   n_hidden,        0, 0, 1048576, "hidden width of the MLP; 0: 4 n-embd, swiglu: 8/3 n-embd to the nearest 64")       \
     INT   (0,   vocab_size,      0, 0, 16777216, "tokens in the vocabulary; 0: as the data says")                                   \
     INT   (0,   max_seq_len,     0, 0, 1048576, "rows of a learned position table; 0: seq-len")                                     \
-    CHOICE(0,   activation,      "gelu", "gelu|gelu-erf|relu", "of the MLP; gelu is the tanh form")                            \
+    CHOICE(0,   activation,      "gelu", "gelu|gelu-erf|relu|silu|relu2|swiglu", "of the MLP; gelu is the tanh form")               \
     FLAG  (0,   bias,            1, "biases in linear layers and LayerNorm")                                                        \
+    FLAG  (0,   qkv_bias,        0, "with --no-bias: still biases on queries, keys and values")                                     \
     FLAG  (0,   tie,             1, "share the token embedding with the head")                                                      \
     REAL  (0,   rope_base,       10000, 1, 1e12, "theta_i = base^(-2i/head-size)")                                                  \
     CHOICE(0,   rope_layout,     "interleaved", "interleaved|half", "rotate pairs (2i, 2i+1), or (i, i + head-size/2)")             \
+    CHOICE(0,   norm,            "layernorm", "layernorm|rmsnorm|none", "normalisation of what enters attention, MLP and head")     \
+    CHOICE(0,   norm_place,      "pre", "pre|post", "before attention and MLP, or after their sum with the residual")               \
+    FLAG  (0,   qk_norm,         0, "RMSNorm of every query and key head before RoPE")                                              \
     REAL  (0,   norm_eps,        1e-5, 1e-12, 1, "epsilon of the norms")                                                            \
     REAL  (0,   dropout,         0, 0, 0.95, "probability, on embedding, attention and residual branches")                          \
     CHOICE(0,   init_scheme,     "gpt2", "gpt2|xavier|kaiming", "initial weights")                                                  \
@@ -88,6 +92,8 @@ extern "C" {
     TEXT  (0,   resume,          "", "auto: the newest complete checkpoint in --out; or a checkpoint's directory")                  \
     SECTION("Looking inside")                                                                                                       \
     FLAG  (0,   plan,            0, "print parameters, memory and FLOPs, and exit")                                                 \
+    FLAG  (0,   print_config,    0, "print the config.json of the model, and exit")                                                 \
+    TEXT  (0,   export_,         "", "write the model of --model DIR or --resume as a Hugging Face directory, and exit")            \
     FLAG  (0,   profile,         0, "time every op against the machine's floor")                                                    \
     FLAG  (0,   check_numerics,  0, "scan every op's outputs and stop at the first NaN or Inf, naming the op")
 
@@ -156,6 +162,9 @@ void options_parse(const OptionTable *table, void *values, int argc, char **argv
 /* The option's value as text that options_set reads back to the same value; free() it. */
 char *options_format(const OptionRow *row, const void *values);
 void options_help(const OptionTable *table);
+/* The row of that name, in either spelling, or NULL; and the word of that number among a CHOICE row's choices, in fresh memory. */
+const OptionRow *options_find(const OptionTable *table, const char *name);
+char *option_choice_word(const char *choices, int64_t index);
 
 /* For train_gpt's table: what the checkpoint and the fuzzer use. */
 void options_defaults(Options *options);

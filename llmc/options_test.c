@@ -486,7 +486,7 @@ static void check_help(const OptionTable *table, void *values, char *argument) {
         const OptionRow *row = &table->rows[i];
         char spelled[64] = "--";
         for (size_t k = 0; row->kind != OPTION_SECTION && k <= strlen(row->name); k++)
-            spelled[2 + k] = row->name[k] == '_' ? '-' : row->name[k];
+            spelled[2 + k] = row->name[k] == '_' ? row->name[k + 1] ? '-' : 0 : row->name[k];
         if (row->kind != OPTION_SECTION && !strstr(text, spelled)) fail_msg("--help lacks %s", spelled);
         if (!strstr(text, row->kind == OPTION_SECTION ? row->name : row->help)) fail_msg("--help lacks the text of %s", row->name);
     }

@@ -12,6 +12,7 @@
 enum { ALIGNMENT = 64 };
 
 typedef struct {
+    ParameterKind kind;
     bool per_layer, exists;
     int64_t rows, columns;
     InitKind init;
@@ -19,18 +20,13 @@ typedef struct {
     const char *name;
 } Row;
 
-enum {
-#define ROW(field, ...) ROW_##field,
-    PARAMETER_LIST(ROW, ROW)
-#undef ROW
-    ROWS
-};
-
 /* The list, evaluated for one architecture. */
-static void evaluate_rows(Row rows[ROWS], const Config *c) {
+static void evaluate_rows(Row rows[PARAMETER_KINDS], const Config *c) {
     Row *row = rows;
-#define ONCE(field, exists, r, k, init, decay, transposed, name) *row++ = (Row){false, exists, r, k, init, decay, transposed, name};
-#define LAYER(field, exists, r, k, init, decay, transposed, name) *row++ = (Row){true, exists, r, k, init, decay, transposed, name};
+#define ONCE(field, exists, r, k, init, decay, transposed, name) \
+    *row++ = (Row){PARAMETER_##field, false, exists, r, k, init, decay, transposed, name};
+#define LAYER(field, exists, r, k, init, decay, transposed, name) \
+    *row++ = (Row){PARAMETER_##field, true, exists, r, k, init, decay, transposed, name};
     PARAMETER_LIST(ONCE, LAYER)
 #undef ONCE
 #undef LAYER
@@ -39,9 +35,11 @@ static void evaluate_rows(Row rows[ROWS], const Config *c) {
 static void append(ParameterTable *t, const Config *c, const Row *row, int64_t layer) {
     ParameterInfo *p = &t->info[t->count++];
     p->name = row->per_layer ? xprintf("transformer.h.%lld.%s", (long long)layer, row->name) : xstrdup(row->name);
+    p->kind = row->kind;
+    p->layer = row->per_layer ? layer : -1;
     p->rows = row->rows;
     p->columns = row->columns;
-    p->file_rows = row->rows == c->Vp && row->init == INIT_EMBEDDING && strcmp(row->name, "transformer.wpe.weight") != 0 ? c->V : row->rows;
+    p->file_rows = row->kind == PARAMETER_wte || row->kind == PARAMETER_head ? c->V : row->rows;
     p->offset = t->elements;
     p->count = (row->rows ? row->rows : 1) * row->columns;
     p->decay = row->decay;
@@ -55,10 +53,10 @@ static void append(ParameterTable *t, const Config *c, const Row *row, int64_t l
 }
 
 void parameters_describe(ParameterTable *t, const Config *c) {
-    Row rows[ROWS];
+    Row rows[PARAMETER_KINDS];
     evaluate_rows(rows, c);
     memset(t, 0, sizeof *t);
-    size_t most = ROWS * (size_t)c->L;
+    size_t most = PARAMETER_KINDS * (size_t)c->L;
     t->info = (ParameterInfo *)xcalloc(most, sizeof *t->info);
     t->segments = (int64_t *)xcalloc(2 * (size_t)c->L + 4, sizeof *t->segments);
     int r = 0;
@@ -68,7 +66,7 @@ void parameters_describe(ParameterTable *t, const Config *c) {
     for (int64_t l = 0; l < c->L; l++)
         for (r = first; rows[r].per_layer; r++)
             if (rows[r].exists) append(t, c, &rows[r], l);
-    for (; r < ROWS; r++)
+    for (; r < PARAMETER_KINDS; r++)
         if (rows[r].exists) append(t, c, &rows[r], 0);
     t->segments[t->segment_count++] = t->elements;
 }
@@ -161,83 +159,4 @@ void parameter_to_file(const ParameterInfo *p, const float *memory, float *file)
     else
         for (int64_t r = 0; r < p->rows; r++)
             for (int64_t k = 0; k < p->columns; k++) file[k * p->rows + r] = memory[r * p->columns + k];
-}
-
-void parameter_from_file(const ParameterInfo *p, const float *file, float *memory) {
-    int64_t n = parameter_file_count(p);
-    memset(memory, 0, (size_t)p->count * sizeof *memory);
-    if (!p->transposed) memcpy(memory, file, (size_t)n * sizeof *memory);
-    else
-        for (int64_t r = 0; r < p->rows; r++)
-            for (int64_t k = 0; k < p->columns; k++) memory[r * p->columns + k] = file[k * p->rows + r];
-}
-
-void parameters_declare(SafetensorsWriter *w, const ParameterTable *t, const char *prefix) {
-    for (int i = 0; i < t->count; i++) {
-        int rank;
-        int64_t shape[2];
-        char *name = xprintf("%s%s", prefix, t->info[i].name);
-        parameter_file_shape(&t->info[i], &rank, shape);
-        safetensors_declare(w, name, ST_F32, rank, shape);
-        free(name);
-    }
-}
-
-void parameters_write(SafetensorsWriter *w, const ParameterTable *t, const float *memory) {
-    for (int i = 0; i < t->count; i++) {
-        const ParameterInfo *p = &t->info[i];
-        size_t bytes = (size_t)parameter_file_count(p) * sizeof(float);
-        float *file = (float *)xmalloc(bytes);
-        parameter_to_file(p, memory + p->offset, file);
-        safetensors_write(w, file, bytes);
-        free(file);
-    }
-}
-
-static const SafetensorsEntry *find_entry(const Safetensors *st, const char *prefix, const char *name) {
-    static const char family[] = "transformer.";
-    char *full = xprintf("%s%s", prefix, name);
-    const SafetensorsEntry *entry = safetensors_find(st, full);
-    free(full);
-    if (!entry && strncmp(name, family, sizeof family - 1) == 0) {
-        full = xprintf("%s%s", prefix, name + sizeof family - 1);
-        entry = safetensors_find(st, full);
-        free(full);
-    }
-    return entry;
-}
-
-static bool read_parameter(const Safetensors *st, const ParameterInfo *p, const char *prefix, float *memory, char error[ERROR_SIZE]) {
-    const SafetensorsEntry *entry = find_entry(st, prefix, p->name);
-    int rank;
-    int64_t shape[2];
-    if (!entry) {
-        snprintf(error, ERROR_SIZE, "tensor '%s%s' is missing", prefix, p->name);
-        return false;
-    }
-    parameter_file_shape(p, &rank, shape);
-    bool position_table = strcmp(p->name, "transformer.wpe.weight") == 0;
-    bool same = entry->rank == rank && (entry->shape[0] == shape[0] || (position_table && entry->shape[0] > shape[0]))
-             && (rank == 1 || entry->shape[1] == shape[1]);
-    bool floats = entry->dtype == ST_F32 || entry->dtype == ST_F16 || entry->dtype == ST_BF16;
-    if (!same || !floats) {
-        snprintf(error, ERROR_SIZE, "tensor '%s%s' has another shape or type; expected floats (%lld%s%.0lld)", prefix, p->name, (long long)shape[0],
-                 rank == 2 ? ", " : "", rank == 2 ? (long long)shape[1] : 0LL);
-        return false;
-    }
-    int64_t n = parameter_file_count(p);
-    float *file = (float *)xmalloc((size_t)n * sizeof *file);
-    safetensors_read_floats(entry, 0, n, file);
-    bool finite = true;
-    for (int64_t i = 0; i < n; i++) finite = finite && isfinite(file[i]);
-    if (finite) parameter_from_file(p, file, memory + p->offset);
-    else snprintf(error, ERROR_SIZE, "tensor '%s%s' holds a number that is not finite", prefix, p->name);
-    free(file);
-    return finite;
-}
-
-bool parameters_read(const Safetensors *st, const ParameterTable *t, const char *prefix, float *memory, char error[ERROR_SIZE]) {
-    for (int i = 0; i < t->count; i++)
-        if (!read_parameter(st, &t->info[i], prefix, memory, error)) return false;
-    return true;
 }

@@ -9,7 +9,6 @@
 #define LLMC_PARAMETERS_H
 
 #include "config.h"
-#include "safetensors.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,18 +23,20 @@ typedef enum { INIT_ZERO, INIT_ONE, INIT_EMBEDDING, INIT_LINEAR, INIT_RESIDUAL }
     ONCE (head,      !c->tie,            c->Vp,    c->C,               INIT_EMBEDDING, 1, 0, "lm_head.weight")                      \
     LAYER(qkvw,      true,               config_qkv_width(c), c->C,    INIT_LINEAR,    1, 1, "attn.c_attn.weight")                  \
     LAYER(attprojw,  true,               c->C,     c->NH * c->HS,      INIT_RESIDUAL,  1, 1, "attn.c_proj.weight")                  \
-    LAYER(fcw,       true,               c->F,     c->C,               INIT_LINEAR,    1, 1, "mlp.c_fc.weight")                     \
+    LAYER(fcw,       true,               config_fc_width(c), c->C,     INIT_LINEAR,    1, 1, "mlp.c_fc.weight")                     \
     LAYER(fcprojw,   true,               c->C,     c->F,               INIT_RESIDUAL,  1, 1, "mlp.c_proj.weight")                   \
-    LAYER(ln1w,      true,               0,        c->C,               INIT_ONE,       0, 0, "ln_1.weight")                         \
-    LAYER(ln1b,      c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "ln_1.bias")                           \
-    LAYER(qkvb,      c->bias,            0,        config_qkv_width(c), INIT_ZERO,     0, 0, "attn.c_attn.bias")                    \
+    LAYER(ln1w,      c->norm != NORM_NONE, 0,      c->C,               INIT_ONE,       0, 0, "ln_1.weight")                         \
+    LAYER(ln1b,      config_norm_bias(c), 0,        c->C,               INIT_ZERO,      0, 0, "ln_1.bias")                          \
+    LAYER(qkvb,      c->qkv_bias,        0,        config_qkv_width(c), INIT_ZERO,     0, 0, "attn.c_attn.bias")                    \
+    LAYER(qnormw,    c->qk_norm,         0,        c->HS,              INIT_ONE,       0, 0, "attn.q_norm.weight")                  \
+    LAYER(knormw,    c->qk_norm,         0,        c->HS,              INIT_ONE,       0, 0, "attn.k_norm.weight")                  \
     LAYER(attprojb,  c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "attn.c_proj.bias")                    \
-    LAYER(ln2w,      true,               0,        c->C,               INIT_ONE,       0, 0, "ln_2.weight")                         \
-    LAYER(ln2b,      c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "ln_2.bias")                           \
-    LAYER(fcb,       c->bias,            0,        c->F,               INIT_ZERO,      0, 0, "mlp.c_fc.bias")                       \
+    LAYER(ln2w,      c->norm != NORM_NONE, 0,      c->C,               INIT_ONE,       0, 0, "ln_2.weight")                         \
+    LAYER(ln2b,      config_norm_bias(c), 0,        c->C,               INIT_ZERO,      0, 0, "ln_2.bias")                          \
+    LAYER(fcb,       c->bias,            0,        config_fc_width(c), INIT_ZERO,      0, 0, "mlp.c_fc.bias")                       \
     LAYER(fcprojb,   c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "mlp.c_proj.bias")                     \
-    ONCE (lnfw,      true,               0,        c->C,               INIT_ONE,       0, 0, "transformer.ln_f.weight")             \
-    ONCE (lnfb,      c->bias,            0,        c->C,               INIT_ZERO,      0, 0, "transformer.ln_f.bias")
+    ONCE (lnfw,      config_has_final_norm(c), 0,  c->C,               INIT_ONE,       0, 0, "transformer.ln_f.weight")             \
+    ONCE (lnfb,      config_has_final_norm(c) && config_norm_bias(c), 0, c->C, INIT_ZERO,      0, 0, "transformer.ln_f.bias")
 
 /* The parameters (or their gradients) as tensors; p->qkvw[l] is layer l's. Absent ones have data NULL. */
 typedef struct {
@@ -46,9 +47,18 @@ typedef struct {
 #undef LAYER
 } ParameterTensors;
 
+typedef enum {
+#define KIND(field, ...) PARAMETER_##field,
+    PARAMETER_LIST(KIND, KIND)
+#undef KIND
+    PARAMETER_KINDS
+} ParameterKind;
+
 /* One tensor of the flat buffer. */
 typedef struct {
     char *name;                   /* in files */
+    ParameterKind kind;
+    int64_t layer;                /* -1: not of a layer */
     int64_t rows, columns;        /* in memory; rows 0: a vector of `columns` */
     int64_t file_rows;            /* rows that files hold: V, where memory has Vp */
     int64_t offset, count;        /* in elements, in the flat buffer */
@@ -75,17 +85,11 @@ void parameters_unbind(ParameterTensors *tensors);
    sqrt(6/(in+out)); kaiming: N(0, 2/in); embeddings are N(0, 0.02) under all three. The numbers depend on seed and tensor only. */
 void parameters_init(float *memory, const ParameterTable *table, const Config *config, int scheme, uint64_t seed);
 
-/* Between a tensor as memory has it (padded, out x in) and as files have it. */
-void parameter_to_file(const ParameterInfo *info, const float *memory, float *file);
-void parameter_from_file(const ParameterInfo *info, const float *file, float *memory);
+/* How a file holds one tensor under its own name, padding left out: the number of its elements, its shape, and its contents. How tensors go
+   to files and come from them is weights.h's matter. */
 int64_t parameter_file_count(const ParameterInfo *info);
 void parameter_file_shape(const ParameterInfo *info, int *rank, int64_t shape[2]);
-
-/* Writes all tensors of the flat fp32 buffer under prefix + name; and reads them. Reading is refused, naming the tensor, if one is missing
-   or of another shape; names may lack "transformer." as older GPT-2 files do. For a learned table, a file with more rows than maxT is cropped. */
-void parameters_declare(SafetensorsWriter *w, const ParameterTable *table, const char *prefix);
-void parameters_write(SafetensorsWriter *w, const ParameterTable *table, const float *memory);
-bool parameters_read(const Safetensors *st, const ParameterTable *table, const char *prefix, float *memory, char error[ERROR_SIZE]);
+void parameter_to_file(const ParameterInfo *info, const float *memory, float *file);
 
 #ifdef __cplusplus
 }

@@ -13,7 +13,8 @@ static const struct {
     const char *name;
     int64_t bytes;
 } DTYPES[] = { [ST_F32] = { "F32", 4 }, [ST_F16] = { "F16", 2 }, [ST_BF16] = { "BF16", 2 },
-               [ST_I32] = { "I32", 4 }, [ST_I64] = { "I64", 8 }, [ST_U8] = { "U8", 1 } };
+               [ST_I32] = { "I32", 4 }, [ST_I64] = { "I64", 8 }, [ST_U8] = { "U8", 1 },
+               [ST_BOOL] = { "BOOL", 1 } };
 enum { DTYPE_COUNT = sizeof DTYPES / sizeof DTYPES[0] };
 
 /* ---- Reading ---- */
@@ -24,7 +25,7 @@ static bool parse_dtype(const Json *tensor, SafetensorsDType *dtype, const char 
         *dtype = (SafetensorsDType)i;
         if (strcmp(name, DTYPES[i].name) == 0) return true;
     }
-    return file_error(error, "'%s': the tensor '%.100s' has %s%.20s, where F32, F16, BF16, I32, I64 or U8 is needed", path, tensor->key,
+    return file_error(error, "'%s': the tensor '%.100s' has %s%.20s, where F32, F16, BF16, I32, I64, U8 or BOOL is needed", path, tensor->key,
                       name ? "dtype " : "no dtype", name ? name : "");
 }
 
@@ -197,7 +198,7 @@ void safetensors_read_floats(const SafetensorsEntry *entry, int64_t offset, int6
 
 void safetensors_read_integers(const SafetensorsEntry *entry, int64_t offset, int64_t n, int64_t *out) {
     const unsigned char *at = element(entry, offset, n);
-    CHECK(entry->dtype == ST_I32 || entry->dtype == ST_I64 || entry->dtype == ST_U8);
+    CHECK(entry->dtype >= ST_I32);
     for (int64_t i = 0; i < n; i++) {
         int32_t word;
         if (entry->dtype == ST_I64) {

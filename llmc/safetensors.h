@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-typedef enum { ST_F32, ST_F16, ST_BF16, ST_I32, ST_I64, ST_U8 } SafetensorsDType;   /* any other dtype in a file is refused */
+typedef enum { ST_F32, ST_F16, ST_BF16, ST_I32, ST_I64, ST_U8, ST_BOOL } SafetensorsDType;   /* any other dtype in a file is refused */
 
 enum { SAFETENSORS_MAX_RANK = 8 };
 
@@ -41,7 +41,7 @@ const SafetensorsEntry *safetensors_find(const Safetensors *st, const char *name
 const char *safetensors_metadata(const Safetensors *st, const char *key);
 /* n elements from element `offset` on, converted to float. The entry must be F32, F16 or BF16. */
 void safetensors_read_floats(const SafetensorsEntry *entry, int64_t offset, int64_t n, float *out);
-void safetensors_read_integers(const SafetensorsEntry *entry, int64_t offset, int64_t n, int64_t *out);   /* I32, I64, U8 */
+void safetensors_read_integers(const SafetensorsEntry *entry, int64_t offset, int64_t n, int64_t *out);   /* I32, I64, U8, BOOL */
 
 /* Writing: declare every tensor, then begin, then give each one's bytes in the order declared (in as many pieces as you like),
    then close. Data starts 8-byte aligned. */

@@ -172,14 +172,6 @@ Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]) {
     return tokenizer;
 }
 
-static bool write_file(const char *directory, const char *name, const char *text, size_t length, char error[ERROR_SIZE]) {
-    char *path = path_join(directory, name);
-    FileWriter *file = file_create(path);
-    file_write(file, text, length);
-    free(path);
-    return file_close(file, NULL, error);
-}
-
 bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char error[ERROR_SIZE]) {
     if (tokenizer->bpe) return bpe_save(tokenizer->bpe, directory, error);
     char *text = NULL;
@@ -193,7 +185,7 @@ bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char erro
     }
     fprintf(memory, "]}\n");
     CHECK(fclose(memory) == 0);
-    bool good = write_file(directory, file_name, text, length, error);
+    bool good = file_write_text(directory, file_name, text, length, error);
     free(text);
     return good;
 }
@@ -202,7 +194,7 @@ static bool copy_file(const char *from_directory, const char *to_directory, cons
     char *path = path_join(from_directory, name);
     size_t length;
     char *text = file_read_text(path, FILE_BYTES, &length, error);
-    bool good = text && write_file(to_directory, name, text, length, error);
+    bool good = text && file_write_text(to_directory, name, text, length, error);
     free(text);
     free(path);
     return good;

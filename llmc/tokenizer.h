@@ -18,7 +18,7 @@ Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]);
 Tokenizer *tokenizer_of_characters(const char *text, size_t length, char error[ERROR_SIZE]);
 void tokenizer_free(Tokenizer *tokenizer);
 bool tokenizer_save(const Tokenizer *tokenizer, const char *directory, char error[ERROR_SIZE]);
-/* Copies the vocabulary files of one directory to another (a checkpoint); true if there are none. */
+/* Copies the vocabulary files of one directory to another (a checkpoint), those of Hugging Face included; true if there are none. */
 bool tokenizer_copy(const char *from_directory, const char *to_directory, char error[ERROR_SIZE]);
 
 int64_t tokenizer_vocab_size(const Tokenizer *tokenizer);

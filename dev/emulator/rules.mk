@@ -3,7 +3,7 @@ EMU_ENGINE   := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out %_standin.cpp,$(wildc
 EMU_WATCH    := $(patsubst %,$(BUILD)/emu/%.o,$(wildcard dev/emulator/race/*.cpp))
 RACE_OBJECTS := $(patsubst $(BUILD)/emu/kernels/%,$(BUILD)/race/kernels/%,$(EMU_OBJECTS)) $(EMU_WATCH)
 OPS_ON_CPU   := $(filter $(BUILD)/kernels/%,$(LIBRARY))
-EMU_TESTED   := activation attention cross_entropy dropout embedding layernorm matmul optimizer rope
+EMU_TESTED   := activation attention cross_entropy dropout embedding layernorm matmul optimizer qk_norm residual rmsnorm rope swiglu
 EMU_TESTS    := $(EMU_TESTED:%=$(BUILD)/kernels/%_test)
 RACE_TESTS   := $(EMU_TESTED:%=$(BUILD)/race/kernels/%_test)
 

@@ -1,6 +1,6 @@
-/* fuzz_config.c: a config.json that is read describes a possible model, and writing it and reading that gives the same model. */
-#include "llmc/config.h"
+/* fuzz_config.c: a config.json of any family that is read describes a possible model, and writing it and reading that gives the same model. */
 #include "llmc/error.h"
+#include "llmc/huggingface.h"
 
 #include <stdlib.h>
 #include <string.h>

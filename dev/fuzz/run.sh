@@ -11,8 +11,9 @@ case ${1-} in
 -runs=*) limit=$1; shift ;;
 [0-9]*) limit=-max_total_time=$1; shift ;;
 esac
-targets=${*:-json safetensors shard options config vocab merges tokenizer}
+targets=${*:-json safetensors shard options config index vocab merges tokenizer}
 library="llmc/error.c llmc/files.c llmc/json.c llmc/safetensors.c llmc/shard.c llmc/options.c llmc/config.c
+         llmc/families.c llmc/hf_config.c llmc/weight_files.c
          llmc/bpe.c llmc/bpe_encode.c llmc/bpe_files.c llmc/specials.c llmc/pretokenize.c llmc/utf8.c"
 flags="-std=gnu11 -O2 -g -Wall -Wextra -fno-omit-frame-pointer -fno-sanitize-recover=all -I."
 libraries="-lm -lpthread"

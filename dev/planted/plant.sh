@@ -6,11 +6,11 @@
 scratch=$1
 here=$(dirname "$0")
 export OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0 TEST_BACKENDS=emu
-mkdir -p "$scratch/kernels" && cp kernels/*.h kernels/*.cuh "$scratch/kernels"
+mkdir -p "$scratch/kernels" && cp kernels/*.h kernels/*.cuh kernels/*.cu "$scratch/kernels"
 passed=0
 failed=0
 
-build() {   # build FILE TEST FLAGS OBJECTS: $scratch/planted_test, with the copy of FILE in place of its object
+build() {   # build FILE TEST FLAGS OBJECTS: $scratch/planted_test, with the copy of the kernel file FILE in place of its object
     $EMU_CXX $3 -I"$scratch" -I. -x c++ -c "$scratch/$1" -o "$scratch/planted.o" || return 1
     ld -r $(printf '%s\n' $4 | grep -v "/$1.o$") "$scratch/planted.o" -o "$scratch/all.o" &&
         objcopy --keep-global-symbol=emu_backend "$scratch/all.o" "$scratch/emu.o" &&
@@ -35,14 +35,15 @@ while read -r file test mode order what; do
         result="FAILED: $test fails without the bug"
     else
         if [ "$mode" = race ]; then objects=$RACE flags='-O1 -fsanitize=thread'; else objects=$EMU flags=; fi
-        if ! build "$file" "$test" "$flags" "$objects" >"$scratch/log" 2>&1; then result='FAILED: it does not build'
+        case $file in *.cuh) compiled=kernels/${test%_test}.cu ;; *) compiled=$file ;; esac
+        if ! build "$compiled" "$test" "$flags" "$objects" >"$scratch/log" 2>&1; then result='FAILED: it does not build'
         elif EMU_ORDER=$order timeout 300 "$scratch/planted_test" >"$scratch/log" 2>&1; then result='FAILED: not caught'
         else result="caught: $(grep -m1 -E '^(race|emulator):|ERROR: |ERROR' "$scratch/log" | cut -c1-110)"
         fi
     fi
     case $result in FAILED*) failed=$((failed + 1)); tail -3 "$scratch/log" ;; *) passed=$((passed + 1)) ;; esac
     echo "$name: $result"
-    rm -f "$scratch/$file"
+    cp "$file" "$scratch/$file"
 done <"$here/plants.txt"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,258 @@
+/* bench_attention: what fewer key/value heads cost and save. Six query heads share 1, 2, 3 or 6 key/value heads (Shazeer 2019; Ainslie et
+   al. 2023). Timed are attention forward, attention backward, and the whole sublayer with its two projections; counted are the bytes. Each
+   device present gets two Markdown tables. The four variants take turns within every round, and a ratio is the median of the rounds' own
+   ratios: a machine that is busy for a while slows all four and not one. */
+#include "llmc/config.h"
+#include "llmc/error.h"
+#include "llmc/machine.h"
+#include "llmc/options.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "bench_attention [SECONDS] [OPTION ...]: time and memory of attention with 1, 2, 3 and 6 key/value heads of 6.\n"
+    "  SECONDS          given to each of the cases, four of every dtype (6)\n"
+    "  OPTION           of train_gpt: --device (else all present), --dtype (else both), --attention, --deterministic\n";
+
+enum { NH = 6, VARIANTS = 4, MOST_ROUNDS = 1000 };
+static const int kv_heads[VARIANTS] = {6, 3, 2, 1};
+static const struct { int64_t HS, T; } cases[] = {{32, 256}, {32, 1024}, {64, 256}, {64, 1024}};
+
+static const char *dtype_name(DType dtype) { return dtype == BF16 ? "bf16" : "fp32"; }
+
+/* ---- the sublayer ------------------------------------------------------------------------------------------------------------------ */
+
+/* One layer's attention with its projections, as model.c runs them, bare of biases, positions and dropout. */
+typedef struct {
+    const Backend *backend;
+    int NKV;
+    Tensor x, qkvw, qkv, att, lse, projw, out;
+    Tensor dout, datt, delta, dqkv, dx, dprojw, dqkvw;
+    Tensor scratch;
+} Sublayer;
+
+/* Random numbers in [-scale, scale), cut off to bf16 where asked; a GPU multiplies zeros faster. */
+static void fill(const Backend *backend, Tensor t, float scale) {
+    int64_t n = tensor_numel(t);
+    size_t size = dtype_size(t.dtype);
+    char *numbers = xmalloc(tensor_bytes(t));
+    uint64_t state = 88172645463325252u;
+    for (int64_t i = 0; i < n; i++) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;   /* Marsaglia's xorshift */
+        float number = scale * (float)(int32_t)(state >> 32) * 0x1p-31f;
+        uint32_t bits;
+        memcpy(&bits, &number, sizeof bits);
+        uint16_t half = (uint16_t)(bits >> 16);
+        memcpy(numbers + (size_t)i * size, t.dtype == BF16 ? (const void *)&half : &number, size);
+    }
+    backend->upload(t.data, numbers, tensor_bytes(t), NULL);
+    backend->synchronize(NULL);   /* the numbers end with this function */
+    free(numbers);
+}
+
+static Tensor with_memory(const Backend *backend, Tensor t) {
+    t.data = (void *)1;   /* only a tensor that is there has bytes */
+    t.data = backend->alloc(tensor_bytes(t));
+    return t;
+}
+static Tensor filled(const Backend *backend, Tensor t, float scale) {
+    t = with_memory(backend, t);
+    fill(backend, t, scale);
+    return t;
+}
+
+static Sublayer open_sublayer(const Backend *b, DType dtype, int64_t B, int64_t T, int NKV, int64_t HS) {
+    int64_t C = NH * HS, heads = NH + 2 * NKV;
+    size_t scratch = b->attention_scratch(B, T, NH, NKV, (int)HS, dtype, 0, 1);
+    Tensor rows = tensor(NULL, dtype, 3, B, T, C, 0), packed = tensor(NULL, dtype, 4, B, T, heads, HS);
+    float spread = sqrtf(3.0f / (float)C);   /* the products of numbers spread over [-1, 1) are spread as much */
+    Sublayer s;
+    s.backend = b;
+    s.NKV = NKV;
+    s.x = filled(b, rows, 1);
+    s.qkvw = filled(b, tensor(NULL, dtype, 2, heads * HS, C, 0, 0), spread);
+    s.qkv = with_memory(b, packed);
+    s.att = with_memory(b, tensor(NULL, dtype, 4, B, T, NH, HS));
+    s.lse = with_memory(b, tensor(NULL, F32, 3, B, NH, T, 0));
+    s.projw = filled(b, tensor(NULL, dtype, 2, C, C, 0, 0), spread);
+    s.out = with_memory(b, rows);
+    s.dout = filled(b, rows, 1);
+    s.datt = with_memory(b, s.att);
+    s.delta = with_memory(b, s.lse);
+    s.dqkv = with_memory(b, packed);
+    s.dx = with_memory(b, rows);
+    s.dprojw = with_memory(b, tensor(NULL, F32, 2, C, C, 0, 0));
+    s.dqkvw = with_memory(b, tensor(NULL, F32, 2, heads * HS, C, 0, 0));
+    s.scratch = scratch ? with_memory(b, tensor(NULL, F32, 1, (int64_t)(scratch + 3) / 4, 0, 0, 0)) : no_tensor();
+    return s;
+}
+
+static void close_sublayer(const Sublayer *s) {
+    const Tensor all[] = {s->x, s->qkvw, s->qkv, s->att, s->lse, s->projw, s->out, s->dout, s->datt, s->delta, s->dqkv, s->dx, s->dprojw,
+                          s->dqkvw, s->scratch};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].data) s->backend->release(all[i].data);
+}
+
+static Tensor matrix(Tensor t, int64_t columns) { return tensor(t.data, t.dtype, 2, tensor_numel(t) / columns, columns, 0, 0); }
+
+static const StepState no_drop;
+
+static void attention_forward(const Sublayer *s) {
+    Dropout none = {0, 0, &no_drop};
+    s->backend->op.attention_forward(s->att, s->lse, s->qkv, s->scratch, NH, s->NKV, none, NULL);
+}
+static void attention_backward(const Sublayer *s) {
+    Dropout none = {0, 0, &no_drop};
+    s->backend->op.attention_backward(s->dqkv, s->delta, s->datt, s->att, s->lse, s->qkv, s->scratch, NH, s->NKV, none, NULL);
+}
+/* Forward and backward, weight gradients included. */
+static void whole_sublayer(const Sublayer *s) {
+    const OpTable *op = &s->backend->op;
+    int64_t C = last_dim(s->x), width = s->qkvw.shape[0];
+    Tensor qkv = matrix(s->qkv, width), dqkv = matrix(s->dqkv, width), att = matrix(s->att, C), datt = matrix(s->datt, C);
+    op->matmul_forward(qkv, no_tensor(), s->x, s->qkvw, no_tensor(), ACT_NONE, NULL);
+    attention_forward(s);
+    op->matmul_forward(s->out, no_tensor(), att, s->projw, no_tensor(), ACT_NONE, NULL);
+    op->matmul_backward_weight(s->dprojw, no_tensor(), s->dout, att, 0, NULL);
+    op->matmul_backward_input(datt, s->dout, s->projw, no_tensor(), ACT_NONE, NULL);
+    attention_backward(s);
+    op->matmul_backward_weight(s->dqkvw, no_tensor(), dqkv, s->x, 0, NULL);
+    op->matmul_backward_input(s->dx, dqkv, s->qkvw, no_tensor(), ACT_NONE, NULL);
+}
+
+/* ---- time -------------------------------------------------------------------------------------------------------------------------- */
+
+/* The whole comes first: it computes what the other two read. */
+typedef void (*Work)(const Sublayer *s);
+enum { WHOLE, FORWARD, BACKWARD, PIECES };
+static const Work works[PIECES] = {whole_sublayer, attention_forward, attention_backward};
+
+/* Seconds of one run, the mean of several in a row. */
+static double seconds_of(Work work, const Sublayer *s, int in_a_row) {
+    double start = machine_seconds();
+    for (int i = 0; i < in_a_row; i++) work(s);
+    s->backend->synchronize(NULL);
+    return (machine_seconds() - start) / in_a_row;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(const double *values, int n) {
+    double sorted[MOST_ROUNDS];
+    memcpy(sorted, values, (size_t)n * sizeof *values);
+    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
+    return sorted[n / 2];
+}
+
+typedef struct { double seconds, ratio; } Timing;   /* ratio: to the variant with as many key/value heads as query heads */
+
+/* Rounds go on for so many seconds, at least three. Each begins with another variant. Short work is timed several times in a row. */
+static void time_variants(Timing timings[PIECES][VARIANTS], const Sublayer variants[VARIANTS], double seconds) {
+    static double times[PIECES][VARIANTS][MOST_ROUNDS];
+    int in_a_row[PIECES], round = 0;
+    for (int p = 0; p < PIECES; p++)
+        for (int v = 0; v < VARIANTS; v++) {
+            seconds_of(works[p], &variants[v], 1);   /* to warm up */
+            if (v == 0) in_a_row[p] = 1 + (int)(0.005 / (seconds_of(works[p], &variants[v], 1) + 1e-6));
+        }
+    for (double begin = machine_seconds(); round < 3 || (round < MOST_ROUNDS && machine_seconds() - begin < seconds); round++)
+        for (int p = 0; p < PIECES; p++)
+            for (int i = 0; i < VARIANTS; i++) {
+                int v = (round + i) % VARIANTS;
+                times[p][v][round] = seconds_of(works[p], &variants[v], in_a_row[p]);
+            }
+    for (int p = 0; p < PIECES; p++)
+        for (int v = VARIANTS - 1; v >= 0; v--) {
+            timings[p][v].seconds = median(times[p][v], round);
+            for (int r = 0; r < round; r++) times[p][v][r] /= times[p][0][r];   /* the first variant's own times go last */
+            timings[p][v].ratio = median(times[p][v], round);
+        }
+}
+
+/* GFLOP/s by what causal attention must do: the cost functions of the two ops. */
+static double attention_rate(const Sublayer *s, double flops_per_element, double seconds) {
+    return flops_per_element * (double)tensor_numel(s->att) * (double)s->att.shape[1] / seconds / 1e9;
+}
+
+static void time_case(const Backend *backend, DType dtype, int64_t HS, int64_t T, double seconds) {
+    int64_t tokens = backend->host_memory ? 4096 : 65536;
+    Sublayer variants[VARIANTS];
+    Timing timings[PIECES][VARIANTS];
+    for (int v = 0; v < VARIANTS; v++) variants[v] = open_sublayer(backend, dtype, tokens / T, T, kv_heads[v], HS);
+    time_variants(timings, variants, seconds);
+    for (int v = 0; v < VARIANTS; v++) {
+        const Timing *forward = &timings[FORWARD][v], *backward = &timings[BACKWARD][v], *whole = &timings[WHOLE][v];
+        double forward_rate = attention_rate(&variants[v], 2, forward->seconds);
+        double backward_rate = attention_rate(&variants[v], 5, backward->seconds);
+        printf("| %s | %2lld | %4lld | %3lld | %d ", dtype_name(dtype), (long long)HS, (long long)T, (long long)(tokens / T), kv_heads[v]);
+        printf("| %7.3f | %.2f | %6.1f ", 1e3 * forward->seconds, forward->ratio, forward_rate);
+        printf("| %7.3f | %.2f | %6.1f ", 1e3 * backward->seconds, backward->ratio, backward_rate);
+        printf("| %7.3f | %.2f |\n", 1e3 * whole->seconds, whole->ratio);
+        close_sublayer(&variants[v]);
+    }
+    fflush(stdout);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Bytes a token and layer, and of a layer's two projections; scratch is what the device asks for to go backward. */
+static void count_case(const Backend *backend, DType dtype, int64_t HS, int64_t T) {
+    for (int v = 0; v < VARIANTS; v++) {
+        Sublayer s = open_sublayer(backend, dtype, 1, T, kv_heads[v], HS);
+        Tensor cache = tensor(s.qkv.data, dtype, 4, 1, T, s.NKV, HS);
+        printf("| %s | %2d | %d | %5zu | %5zu | %5zu | %6zu | %7.1f |\n", dtype_name(dtype), (int)HS, s.NKV,
+               tensor_bytes(s.qkv) / (size_t)T, tensor_bytes(s.dqkv) / (size_t)T, tensor_bytes(s.scratch) / (size_t)T,
+               2 * tensor_bytes(cache) / (size_t)T, (double)(tensor_bytes(s.qkvw) + tensor_bytes(s.projw)) / 1024);
+        close_sublayer(&s);
+    }
+}
+
+static bool wanted(const Options *o, const Backend *backend, DType dtype) {
+    return (!o->dtype || (o->dtype == 2) == (dtype == BF16)) && (dtype == F32 || backend->supports_bf16());
+}
+
+static void bench(const Backend *backend, const Options *o, double seconds) {
+    BackendSettings settings = settings_from_options(o);
+    backend->configure(&settings);
+    printf("\n%s: %d query heads. Milliseconds, and their ratio to those with %d key/value heads\n\n", backend->describe(), NH, NH);
+    printf("| dtype | HS | T | B | NKV | forward | ratio | GFLOP/s | backward | ratio | GFLOP/s | both, with projections | ratio |\n");
+    printf("|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for (int d = F32; d <= BF16; d++)
+        for (size_t i = 0; wanted(o, backend, (DType)d) && i < sizeof cases / sizeof *cases; i++)
+            time_case(backend, (DType)d, cases[i].HS, cases[i].T, seconds);
+    printf("\nBytes a token in one layer, and KiB of the layer's two projection matrices\n\n");
+    printf("| dtype | HS | NKV | qkv | dqkv | scratch | KV cache | projections KiB |\n|---|---|---|---|---|---|---|---|\n");
+    for (int d = F32; d <= BF16; d++)
+        for (size_t i = 0; wanted(o, backend, (DType)d) && i < sizeof cases / sizeof *cases; i++)
+            if (i == 0 || cases[i].HS != cases[i - 1].HS) count_case(backend, (DType)d, cases[i].HS, cases[i].T);
+}
+
+int main(int argc, char **argv) {
+    static const char *const devices[] = {"cpu", "cuda"};
+    double seconds = 6;
+    Options o;
+    error_program_name("bench_attention");
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) return fputs(usage, stdout) < 0;
+    if (argc > 1 && argv[1][0] != '-') {
+        char *end;
+        seconds = strtod(argv[1], &end);
+        if (*end || !(seconds > 0 && seconds < 1e6)) die("'%s' is not a number of seconds", argv[1]);
+        argv[1] = argv[0];
+        argc--, argv++;
+    }
+    options_parse(&train_options, &o, argc, argv);
+    bool asked = o.from.device == FROM_COMMAND_LINE;
+    for (size_t i = 0; i < (asked ? 1 : sizeof devices / sizeof *devices); i++) {
+        const Backend *backend = backend_find(asked ? o.device : devices[i]);
+        if (backend) bench(backend, &o, seconds);
+        else if (asked) die("--device '%s' is not in this build or machine; there is: %s", o.device, backend_names());
+    }
+    options_release(&train_options, &o);
+    return 0;
+}

@@ -1,0 +1,365 @@
+/* hf_config.c: config.json written and read, by the tables of families.c. */
+#include "huggingface.h"
+
+#include "error.h"
+#include "families.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char rope_layout_key[] = "train_gpt_rope_layout";
+
+/* Words of train_gpt's own fields, by value. */
+static const char *const position_words[] = {"learned", "rope", "none", NULL}, *const layout_words[] = {"interleaved", "half", NULL};
+static const char *const norm_words[] = {"layernorm", "rmsnorm", "none", NULL}, *const place_words[] = {"pre", "post", NULL};
+
+/* transformers' names of activations: the first of each is the one that is written. */
+static const struct { const char *name; Activation activation; } activation_names[] = {
+    {"gelu_new", ACT_GELU}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU}, {"silu", ACT_SILU}, {"relu2", ACT_RELU2},
+
+    {"gelu_pytorch_tanh", ACT_GELU}, {"gelu_fast", ACT_GELU}, {"gelu_accurate", ACT_GELU}, {"gelu_python_tanh", ACT_GELU},
+    {"gelu_python", ACT_GELU_ERF}, {"swish", ACT_SILU},
+};
+enum { ACTIVATION_NAMES = sizeof activation_names / sizeof *activation_names };
+
+/* ---- writing ---------------------------------------------------------------------------------------------------------------- */
+
+/* A key of an object whose first member is written already. */
+static void write_key(FILE *f, const char *key) { fprintf(f, ",\n  \"%s\": ", key); }
+
+static void write_integer(FILE *f, const char *key, int64_t value) {
+    if (!key) return;
+    write_key(f, key);
+    fprintf(f, "%lld", (long long)value);
+}
+static void write_number(FILE *f, const char *key, double value) {
+    if (!key) return;
+    write_key(f, key);
+    json_write_number(f, value);
+}
+static void write_word(FILE *f, const char *key, const char *word) {
+    write_key(f, key);
+    json_write_string(f, word);
+}
+static void write_flag(FILE *f, const char *key, bool value) {
+    write_key(f, key);
+    fputs(value ? "true" : "false", f);
+}
+
+/* A token id, a list of them, or null. */
+static void write_tokens(FILE *f, const Json *ids) {
+    int64_t id;
+    if (json_integer(ids, &id)) {
+        fprintf(f, "%lld", (long long)id);
+    } else if (ids && ids->type == JSON_ARRAY) {
+        fputs("[", f);
+        for (size_t i = 0; i < ids->count; i++) {
+            if (i > 0) fputs(", ", f);
+            json_write_number(f, ids->items[i].number);
+        }
+        fputs("]", f);
+    } else {
+        fputs("null", f);
+    }
+}
+
+static const char *activation_name(Activation activation) {
+    int i = 0;
+    while (activation_names[i].activation != activation) i++;
+    return activation_names[i].name;
+}
+
+static void write_sizes(FILE *f, const ConfigKeys *keys, const Config *c) {
+    write_integer(f, keys->L, c->L);
+    write_integer(f, keys->NH, c->NH);
+    write_integer(f, keys->NKV, c->NKV);
+    write_integer(f, keys->HS, c->HS);
+    write_integer(f, keys->C, c->C);
+    write_integer(f, keys->F, c->F);
+    write_integer(f, keys->maxT, c->maxT);
+    write_integer(f, "vocab_size", c->V);
+}
+
+/* Twice: transformers has read the base from a field of its own, and since its release 5 reads it from rope_parameters. */
+static void write_rope(FILE *f, const Family *family, const Config *c) {
+    write_number(f, family->keys.rope_base, c->rope_base);
+    if (family->keys.rotated) write_number(f, family->keys.rotated, 1);
+    write_key(f, "rope_parameters");
+    fprintf(f, "{\"rope_type\": \"default\", \"rope_theta\": ");
+    json_write_number(f, c->rope_base);
+    if (family->keys.rotated) fprintf(f, ", \"partial_rotary_factor\": 1.0");
+    fputs("}", f);
+    if (c->rope_layout == ROPE_INTERLEAVED) write_word(f, rope_layout_key, layout_words[ROPE_INTERLEAVED]);
+}
+
+static void write_native(FILE *f, const Config *c) {
+    write_word(f, "position_embedding", position_words[c->pos]);
+    write_word(f, "rope_layout", layout_words[c->rope_layout]);
+    write_number(f, "rope_theta", c->rope_base);
+    write_word(f, "norm", norm_words[c->norm]);
+    write_word(f, "norm_place", place_words[c->norm_place]);
+    write_flag(f, "qk_norm", c->qk_norm);
+    write_flag(f, "gated", c->gated);
+    write_flag(f, "use_bias", c->bias);
+    write_flag(f, "qkv_bias", c->qkv_bias);
+}
+
+void config_write(FILE *f, const Config *c, DType dtype, SpecialTokens special) {
+    const Family *family = family_of(c);
+    const ConfigKeys *keys = &family->keys;
+    const char *dtype_name = dtype == BF16 ? "bfloat16" : "float32";
+    fprintf(f, "{\n  \"model_type\": \"%s\",\n  \"architectures\": [\"%s\"]", family->model_type, family->architecture);
+    write_sizes(f, keys, c);
+    write_word(f, keys->activation, activation_name(c->activation));
+    write_number(f, keys->norm_eps, c->norm_eps);
+    for (int i = 0; keys->dropouts[i]; i++) write_number(f, keys->dropouts[i], c->dropout);
+    for (int i = 0; keys->biases[i]; i++) write_flag(f, keys->biases[i], c->bias);
+    for (int i = 0; family->switches[i].key; i++) write_flag(f, family->switches[i].key, family->switches[i].needed);
+    write_flag(f, "tie_word_embeddings", c->tie);
+    if (family->native) write_native(f, c);
+    else if (c->pos == POS_ROPE) write_rope(f, family, c);
+    write_key(f, "bos_token_id");
+    write_tokens(f, special.bos);
+    write_key(f, "eos_token_id");
+    write_tokens(f, special.eos);
+    write_word(f, "dtype", dtype_name);
+    write_word(f, "torch_dtype", dtype_name);   /* the name of dtype in transformers before its release 5 */
+    fprintf(f, "\n}\n");
+}
+
+void generation_config_write(FILE *f, SpecialTokens special) {
+    fprintf(f, "{\n  \"bos_token_id\": ");
+    write_tokens(f, special.bos);
+    write_key(f, "eos_token_id");
+    write_tokens(f, special.eos);
+    fprintf(f, "\n}\n");
+}
+
+void config_write_json(FILE *f, const Config *c) { config_write(f, c, F32, (SpecialTokens){NULL, NULL}); }
+
+/* ---- reading members -------------------------------------------------------------------------------------------------------- */
+
+static bool unusable(const char *key, const char *expected, char error[ERROR_SIZE]) {
+    return file_error(error, "config.json has no usable '%s'; expected %s", key, expected);
+}
+
+/* The member, unless it is absent or null. */
+static const Json *present(const Json *json, const char *key) {
+    const Json *member = json_get(json, key);
+    return member && member->type != JSON_NULL ? member : NULL;
+}
+
+static bool read_integer(const Json *json, const char *key, int64_t *value, char error[ERROR_SIZE]) {
+    return json_get_integer(json, key, value) || unusable(key, "a whole number", error);
+}
+static bool integer_or(const Json *json, const char *key, int64_t fallback, int64_t *value, char error[ERROR_SIZE]) {
+    *value = fallback;
+    return !key || !present(json, key) || read_integer(json, key, value, error);
+}
+static bool number_or(const Json *json, const char *key, double fallback, double least, double most, double *value,
+                      char error[ERROR_SIZE]) {
+    *value = fallback;
+    if (!key || !present(json, key)) return true;
+    if (json_get_number(json, key, value) && *value >= least && *value <= most) return true;
+    return file_error(error, "config.json has no usable '%s'; expected a number of %g to %g", key, least, most);
+}
+static bool flag_or(const Json *json, const char *key, bool fallback, bool *value, char error[ERROR_SIZE]) {
+    *value = fallback;
+    return !present(json, key) || json_get_bool(json, key, value) || unusable(key, "true or false", error);
+}
+/* *value: the place of the member's word in words. */
+static bool word_or(const Json *json, const char *key, const char *const *words, int fallback, int *value, char error[ERROR_SIZE]) {
+    const char *word = json_get_string(json, key);
+    *value = fallback;
+    if (!json_get(json, key)) return true;
+    for (*value = 0; word && words[*value]; ++*value)
+        if (strcmp(words[*value], word) == 0) return true;
+    return file_error(error, "config.json has no usable '%s'; expected %s, %s%s%s", key, words[0], words[1], words[2] ? " or " : "",
+                      words[2] ? words[2] : "");
+}
+
+static bool lacking(const char *key, const char *value, char error[ERROR_SIZE]) {
+    return file_error(error, "config.json has %s %.60s, which this engine lacks", key, value);
+}
+
+/* ---- what the engine lacks -------------------------------------------------------------------------------------------------- */
+
+static bool check_switches(const Family *family, const Json *json, char error[ERROR_SIZE]) {
+    for (const ConfigSwitch *s = family->switches; s->key; s++) {
+        bool value;
+        if (!flag_or(json, s->key, s->absent, &value, error)) return false;
+        if (value == s->needed) continue;
+        if (present(json, s->key)) return lacking(s->key, value ? "true" : "false", error);
+        return file_error(error, "config.json lacks %s, which then is %s: this engine has only %s", s->key, value ? "true" : "false",
+                          s->needed ? "true" : "false");
+    }
+    return true;
+}
+
+/* Members of relatives of the families, and what they mean. Those who do not know them would load something else without a word. */
+static bool check_features(const Family *family, const Json *json, char error[ERROR_SIZE]) {
+    static const struct { const char *key, *meaning; } features[] = {
+        {"num_experts", "a mixture of experts"}, {"num_local_experts", "a mixture of experts"},
+        {"n_routed_experts", "a mixture of experts"},
+        {"quantization_config", "quantised weights"}, {"sliding_window", "attention to a sliding window"},
+        {"attn_logit_softcapping", "capped attention"}, {"final_logit_softcapping", "capped logits"},
+    };
+    bool switched_window = strncmp(family->model_type, "qwen", 4) == 0;   /* there use_sliding_window decides */
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
+        if (!present(json, features[i].key) || (switched_window && strcmp(features[i].key, "sliding_window") == 0)) continue;
+        return file_error(error, "config.json has %s: %s, which this engine lacks", features[i].key, features[i].meaning);
+    }
+    const Json *layers = present(json, "layer_types");
+    if (layers && layers->type != JSON_ARRAY) return unusable("layer_types", "a list", error);
+    for (size_t i = 0; layers && i < layers->count; i++) {
+        const char *type = layers->items[i].type == JSON_STRING ? layers->items[i].string : "that are no words";
+        if (strcmp(type, "full_attention") != 0) return lacking("layer_types", type, error);
+    }
+    int64_t slices;
+    if (!integer_or(json, "pretraining_tp", 1, &slices, error)) return false;
+    return slices <= 1 || lacking("pretraining_tp", "above 1", error);
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+
+static bool read_sizes(const Family *family, const Json *json, Config *c, char error[ERROR_SIZE]) {
+    const ConfigKeys *keys = &family->keys;
+    bool gpt2 = strcmp(keys->F, "n_inner") == 0;   /* 4 C, where it is not said */
+    if (!read_integer(json, keys->L, &c->L, error) || !read_integer(json, keys->NH, &c->NH, error)
+        || !read_integer(json, keys->C, &c->C, error) || !read_integer(json, keys->maxT, &c->maxT, error)
+        || !read_integer(json, "vocab_size", &c->V, error)) return false;
+    if (c->NH < 1) return unusable(keys->NH, "a number from 1 on", error);
+    int64_t four_times = c->C <= MAX_CHANNELS ? 4 * c->C : 0;
+    if (gpt2 ? !integer_or(json, keys->F, four_times, &c->F, error) : !read_integer(json, keys->F, &c->F, error)) return false;
+    if (!integer_or(json, keys->NKV, c->NH, &c->NKV, error)) return false;
+    int64_t head_size = family->head_size ? family->head_size : c->C % c->NH == 0 ? c->C / c->NH : 0;
+    if (!integer_or(json, keys->HS, head_size, &c->HS, error)) return false;
+    if (head_size > 0 || (keys->HS && present(json, keys->HS))) return true;
+    return file_error(error, "config.json has %s %lld, which does not divide %s %lld", keys->NH, (long long)c->NH, keys->C,
+                      (long long)c->C);
+}
+
+static bool read_activation(const Family *family, const Json *json, Config *c, char error[ERROR_SIZE]) {
+    const char *key = family->keys.activation, *name = json_get_string(json, key);
+    c->activation = family->activation;
+    if (json_get(json, key) && !name) return unusable(key, "the name of an activation", error);
+    for (int i = 0; name && i < ACTIVATION_NAMES; i++) {
+        if (strcmp(activation_names[i].name, name) != 0) continue;
+        c->activation = activation_names[i].activation;
+        name = NULL;
+    }
+    if (name) return lacking(key, name, error);
+    if (!c->gated || c->activation == ACT_SILU) return true;
+    return file_error(error, "config.json has a gated MLP with %s %s; the only one in this engine is silu", key,
+                      activation_name(c->activation));
+}
+
+/* {"rope_type": "default", "rope_theta": ..., "partial_rotary_factor": ...}, all of it optional */
+static bool read_rope_object(const Json *json, const char *key, Config *c, double *rotated, char error[ERROR_SIZE]) {
+    const Json *rope = present(json, key);
+    if (!rope) return true;
+    if (rope->type != JSON_OBJECT) return unusable(key, "an object", error);
+    for (size_t i = 0; i < rope->count; i++)
+        if (rope->items[i].type == JSON_OBJECT) return lacking(key, "of each kind of layer", error);
+    const char *name = json_get(rope, "rope_type") ? "rope_type" : "type", *type = json_get_string(rope, name);
+    if (json_get(rope, name) && !type) return unusable(name, "a word", error);
+    if (type && strcmp(type, "default") != 0)
+        return file_error(error, "config.json has %s of type '%.40s', which this engine lacks", key, type);
+    return number_or(rope, "rope_theta", c->rope_base, 1, 1e12, &c->rope_base, error)
+        && number_or(rope, "partial_rotary_factor", *rotated, 0, 1, rotated, error);
+}
+
+/* The base, and that all of each head is rotated. */
+static bool read_rope(const Family *family, const Json *json, Config *c, char error[ERROR_SIZE]) {
+    double rotated;
+    int layout;
+    if (!number_or(json, family->keys.rope_base, 10000, 1, 1e12, &c->rope_base, error)
+        || !number_or(json, "partial_rotary_factor", family->rotated, 0, 1, &rotated, error)
+        || !number_or(json, family->keys.rotated, rotated, 0, 1, &rotated, error)
+        || !read_rope_object(json, "rope_parameters", c, &rotated, error) || !read_rope_object(json, "rope_scaling", c, &rotated, error)
+        || !word_or(json, rope_layout_key, layout_words, ROPE_HALF, &layout, error)) return false;
+    c->rope_layout = (RopeLayout)layout;
+    if (rotated == 1) return true;
+    return file_error(error, "config.json has %s %g: RoPE on a part of each head, which this engine lacks",
+                      family->keys.rotated ? family->keys.rotated : "partial_rotary_factor", rotated);
+}
+
+static bool read_native(const Json *json, Config *c, char error[ERROR_SIZE]) {
+    int pos, layout, norm, place;
+    if (!word_or(json, "position_embedding", position_words, POS_LEARNED, &pos, error)
+        || !word_or(json, "rope_layout", layout_words, ROPE_INTERLEAVED, &layout, error)
+        || !word_or(json, "norm", norm_words, NORM_LAYERNORM, &norm, error)
+        || !word_or(json, "norm_place", place_words, NORM_PRE, &place, error)
+        || !number_or(json, "rope_theta", 10000, 1, 1e12, &c->rope_base, error) || !flag_or(json, "gated", false, &c->gated, error)
+        || !flag_or(json, "qk_norm", false, &c->qk_norm, error) || !flag_or(json, "use_bias", true, &c->bias, error)
+        || !flag_or(json, "qkv_bias", c->bias, &c->qkv_bias, error)) return false;
+    c->pos = (Position)pos;
+    c->rope_layout = (RopeLayout)layout;
+    c->norm = (Norm)norm;
+    c->norm_place = (NormPlace)place;
+    if (c->bias && !c->qkv_bias)
+        return file_error(error, "config.json has use_bias true, but qkv_bias false; expected both true, or use_bias false");
+    return true;
+}
+
+static int least_bit(unsigned bits) { return __builtin_ctz(bits); }
+
+/* What the family alone says; and, where it leaves a choice, the flags about biases. */
+static bool read_architecture(const Family *family, const Json *json, Config *c, char error[ERROR_SIZE]) {
+    c->pos = (Position)least_bit(family->expresses[POSITION]);
+    c->norm = (Norm)least_bit(family->expresses[NORM]);
+    c->norm_place = (NormPlace)least_bit(family->expresses[PLACE]);
+    c->gated = least_bit(family->expresses[ACTIVATION]) == ACTIVATION_SWIGLU;
+    c->qk_norm = least_bit(family->expresses[QK_NORM]);
+    c->bias = least_bit(family->expresses[BIAS]) == BIAS_ALL;
+    c->qkv_bias = least_bit(family->expresses[BIAS]) != BIAS_NONE;
+    const char *const *keys = family->keys.biases;
+    for (int i = 0; keys[i]; i++) {
+        bool flag;
+        if (!flag_or(json, keys[i], false, &flag, error)) return false;
+        if (i > 0 && flag != c->bias)
+            return file_error(error, "config.json has %s %s, but %s %s; this engine has biases in both, or in neither", keys[0],
+                              c->bias ? "true" : "false", keys[i], flag ? "true" : "false");
+        c->bias = c->qkv_bias = flag;
+    }
+    c->rope_base = 10000;
+    c->rope_layout = ROPE_INTERLEAVED;
+    return c->pos != POS_ROPE || read_rope(family, json, c, error);
+}
+
+bool config_read_json(Config *c, const Json *json, char error[ERROR_SIZE]) {
+    memset(c, 0, sizeof *c);
+    const char *type = json_get_string(json, "model_type");
+    const Family *family = type ? family_named(type) : NULL;
+    if (!family) {
+        char *names = family_names();
+        file_error(error, "config.json has model_type '%.60s'; this engine reads %s", type ? type : "(none)", names);
+        free(names);
+        return false;
+    }
+    const ConfigKeys *keys = &family->keys;
+    const char *const *dropout = keys->dropouts;
+    while (dropout[1]) dropout++;
+    return check_switches(family, json, error) && check_features(family, json, error) && read_sizes(family, json, c, error)
+        && (family->native ? read_native(json, c, error) : read_architecture(family, json, c, error))
+        && read_activation(family, json, c, error)
+        && number_or(json, keys->norm_eps, family->norm_eps, 1e-12, 1, &c->norm_eps, error)
+        && number_or(json, *dropout, 0, 0, 0.95, &c->dropout, error)
+        && flag_or(json, "tie_word_embeddings", family->tie, &c->tie, error) && config_check(c, error);
+}
+
+bool config_read_directory(const char *directory, Config *config, const Family **family, char error[ERROR_SIZE]) {
+    enum { MOST_BYTES = 16 << 20 };
+    char cause[ERROR_SIZE], *path = path_join(directory, "config.json");
+    size_t length;
+    char *text = file_read_text(path, MOST_BYTES, &length, error);
+    Json *json = text ? json_parse(text, length, cause, sizeof cause) : NULL;
+    bool good = json && config_read_json(config, json, cause);
+    if (good) *family = family_named(json_get_string(json, "model_type"));
+    else if (text) file_error(error, "%.200s: %.300s", path, cause);
+    json_free(json);
+    free(text);
+    free(path);
+    return good;
+}

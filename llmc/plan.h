@@ -1,0 +1,21 @@
+/* plan.h: what a model takes, before anything is allocated: parameters, memory, floating-point operations, the largest batch that fits. */
+#ifndef LLMC_PLAN_H
+#define LLMC_PLAN_H
+
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Parameters as published: a tied head once, no padding. */
+int64_t plan_parameters(const Config *config);
+/* For --plan: the table, on stdout. */
+void plan_print(const ModelSpec *spec, const Backend *backend, int64_t grad_accum);
+/* Dies, naming the largest batch that fits, if the model takes more memory than the backend has left. */
+void plan_check_memory(const ModelSpec *spec, const Backend *backend);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
