@@ -1,6 +1,7 @@
 /* sample_gpt: writes text with a trained model. */
 #include "llmc/checkpoint.h"
 #include "llmc/error.h"
+#include "llmc/plan.h"
 #include "llmc/sampler.h"
 #include "llmc/tokenizer.h"
 
@@ -20,7 +21,8 @@ static char *read_prompt(const char *prompt) {
     return text;
 }
 
-static void open_model(Model *m, const SampleOptions *o, const char *directory) {
+/* With room for prompt and text, or for as much of them as the model can see at once. */
+static void open_model(Model *m, const SampleOptions *o, const char *directory, int64_t prompt_length) {
     char error[ERROR_SIZE];
     const Backend *backend = backend_find(o->device);
     if (!backend && backend_missing(o->device))
@@ -33,7 +35,9 @@ static void open_model(Model *m, const SampleOptions *o, const char *directory) 
     if (spec.dtype == BF16 && !backend->supports_bf16()) die("this CPU (or this build without oneDNN) has no bf16 matrix product; use --dtype fp32");
     spec.mode = MODEL_GENERATE;
     spec.B = 1;
-    spec.T = spec.config.maxT;
+    spec.T = prompt_length + o->max_tokens;
+    if (spec.T > spec.config.maxT) spec.T = spec.config.maxT;
+    plan_check_memory(&spec, backend);
     model_create(m, &spec, backend);
     if (!model_read_directory(m, directory, error)) die("%s", error);
 }
@@ -109,7 +113,7 @@ int main(int argc, char **argv) {
     if (!tokenizer) die("%s", error);
     int32_t *prompt = tokenizer_encode(tokenizer, text, strlen(text), &prompt_length, error);
     if (!prompt) die("the prompt cannot be read: %s", error);
-    open_model(&model, &o, directory);
+    open_model(&model, &o, directory, prompt_length);
     for (int64_t i = 0; i < prompt_length; i++)
         if (prompt[i] >= model.config.V) die("the vocabulary in %s does not belong to its model: token %d, but only %lld", directory, prompt[i], (long long)model.config.V);
     for (int64_t i = 0; i < o.n; i++) {

@@ -8,6 +8,7 @@
 #include "llmc/machine.h"
 #include "llmc/plan.h"
 #include "llmc/schedule.h"
+#include "llmc/tokenizer.h"
 
 #include <math.h>
 #include <signal.h>
@@ -19,6 +20,7 @@ typedef struct {
     Options options;
     const Backend *backend;
     DatasetInfo dataset;
+    char *vocabulary;            /* directory of the data's vocabulary, else of that which came with the weights; NULL: none is known */
     ModelSpec spec;
     Model model;
     DataLoader *train, *val;
@@ -53,11 +55,18 @@ static char *resolve_resume(Options *o) {
     if (asked && strcmp(asked, o->model) != 0)
         die("cannot resume from %s: that run began with --model %s, not %s; leave --model out, or --resume", directory, o->model, asked);
     free(asked);
-    /* A learned table stays as long as it is, whatever the context is now. */
+    /* The model's context stays what it is where rows are shorter now; resolve_spec has longer ones where the model allows it. */
     Config config;
     if (!model_directory_config(directory, &config, error)) die("%s", error);
-    if (config.pos == POS_LEARNED && o->from.max_seq_len < FROM_FILE) o->max_seq_len = config.maxT;
+    if (o->from.max_seq_len < FROM_FILE) o->max_seq_len = config.maxT;
     return directory;
+}
+
+/* A learned table of so many rows in a directory can be cropped, and no more. */
+static void check_table(const Config *config, int64_t rows, const char *directory) {
+    if (config->pos == POS_LEARNED && config->maxT > rows)
+        die("--max-seq-len %lld is more than the %lld rows of the position table in %s, and a learned table does not grow", (long long)config->maxT,
+            (long long)rows, directory);
 }
 
 /* The options that --resume and --model imply. Returns the directory to load weights from, or NULL; *resuming tells which it is. */
@@ -71,9 +80,10 @@ static char *resolve_options(Options *o, bool *resuming) {
     Config config;
     directory = model_directory(o->model, error);
     if (!directory || !model_directory_verify(directory, error) || !model_directory_config(directory, &config, error)) die("%s", error);
-    if (config.pos == POS_LEARNED && o->max_seq_len > config.maxT)
-        die("--max-seq-len %lld is more than the %lld rows of the position table in %s, and a learned table does not grow", (long long)o->max_seq_len,
-            (long long)config.maxT, directory);
+    int64_t rows = config.maxT;
+    if (o->max_seq_len) config.maxT = o->max_seq_len;
+    check_table(&config, rows, directory);
+    config.maxT = rows;
     config_to_options(&config, o);
     return directory;
 }
@@ -114,17 +124,33 @@ static ModelSpec resolve_spec(Options *o, const DatasetInfo *dataset, const Back
     return spec;
 }
 
+/* Dies if an option stands on the command line that --export would not heed. */
+static void refuse_beside_export(const Options *o) {
+    static const char *const heeded[] = {"model", "out", "resume", "export_", "dtype", "max_seq_len"};
+    for (int i = 0; i < train_options.count; i++) {
+        const OptionRow *row = &train_options.rows[i];
+        bool given = row->kind != OPTION_SECTION && *(const OptionSource *)((const char *)o + row->source) == FROM_COMMAND_LINE;
+        for (size_t k = 0; k < sizeof heeded / sizeof *heeded; k++) given = given && strcmp(row->name, heeded[k]) != 0;
+        if (given) die("--export writes the model as it is, so that %s has no part in it; leave that option out", row->name);
+    }
+}
+
 /* For --export: the model of that directory, in fp32 unless --dtype says bf16, and the end of the program. */
 static void export_model(const Options *o, const char *directory) {
     char error[ERROR_SIZE];
     ModelSpec spec;
     Model m;
     if (!directory) die("--export needs a model; give --model DIR, or --resume auto with the --out of a run");
+    refuse_beside_export(o);
     memset(&spec, 0, sizeof spec);
     if (!model_directory_config(directory, &spec.config, error)) die("%s", error);
-    if (o->from.max_seq_len == FROM_COMMAND_LINE) spec.config.maxT = o->max_seq_len;
+    int64_t rows = spec.config.maxT;
+    if (o->from.max_seq_len >= FROM_FILE) spec.config.maxT = o->max_seq_len;
+    if (!config_check(&spec.config, error)) die("%s", error);
+    check_table(&spec.config, rows, directory);
     spec.mode = MODEL_EVALUATE;
     spec.B = spec.T = 1;
+    plan_check_memory(&spec, backend_find("cpu"));
     model_create(&m, &spec, backend_find("cpu"));
     if (!model_read_directory(&m, directory, error) || !model_export(&m, o->export_, directory, o->dtype == 2 ? BF16 : F32, error)) die("%s", error);
     printf("%s holds the model of %s, as transformers has it\n", o->export_, directory);
@@ -141,6 +167,9 @@ static void print_banner(const Trainer *t) {
     format_count(tokens, (double)dataloader_tokens(t->train));
     printf("data    %s: %s tokens", o->train_data, tokens);
     if (t->dataset.source) printf(", from %s", t->dataset.source);
+    if (t->dataset.vocab_size && t->dataset.vocab_size != c->V)
+        printf("\nnote    the data has a vocabulary of %lld tokens, the model one of %lld: is it the same?", (long long)t->dataset.vocab_size,
+               (long long)c->V);
     format_count(tokens, (double)(o->grad_accum * o->batch * o->seq_len));
     printf("\nstep    %lld micro-batches x %lld rows x %lld tokens = %s tokens; %lld steps of %s, peak lr %g\n", (long long)o->grad_accum,
            (long long)o->batch, (long long)o->seq_len, tokens, (long long)o->steps, o->optimizer ? "SGD" : "AdamW", o->lr);
@@ -204,7 +233,9 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     cut_trailing_slashes(o->out);
     char *weights = resolve_options(o, &resuming);
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
+    if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
     if (o->export_[0]) export_model(o, weights);
+    if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
     int64_t most = resolve_batch(o);
     t->backend = backend_find(o->device);
     if (!t->backend && backend_missing(o->device))
@@ -224,7 +255,9 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
-    open_evaluation(t, t->dataset.directory ? t->dataset.directory : weights);
+    const char *vocabulary = t->dataset.directory && tokenizer_present(t->dataset.directory) ? t->dataset.directory : weights;
+    if (vocabulary) t->vocabulary = xstrdup(vocabulary);
+    open_evaluation(t, t->vocabulary);
     t->tokens = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->tokens);
     t->targets = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->targets);
     print_banner(t);
@@ -282,7 +315,7 @@ static void report_bad_numbers(const char *op, int output) {
 
 static void save(Trainer *t, bool best) {
     char error[ERROR_SIZE];
-    if (!checkpoint_save(t->options.out, &t->model, &t->run, &t->options, t->dataset.directory, best, error))
+    if (!checkpoint_save(t->options.out, &t->model, &t->run, &t->options, t->vocabulary, best, error))
         die("step %lld: the checkpoint could not be written: %s; the earlier ones are untouched", (long long)t->run.step, error);
     t->saved_step = t->run.step;
 }
@@ -408,6 +441,7 @@ static void close_trainer(Trainer *t) {
     dataloader_close(t->val);
     hellaswag_close(t->hellaswag);
     dataset_info_free(&t->dataset);
+    free(t->vocabulary);
     model_free(&t->model);
     free(t->tokens);
     free(t->targets);

@@ -346,7 +346,7 @@ LIST
 untouched "help writes nothing"
 works "plan" $tiny --plan
 says "plan counts parameters" "^parameters +[1-9]"
-says "plan counts memory" "^memory .*(MiB|GiB)"
+says "plan counts memory" "^memory .*(KiB|MiB|GiB)"
 says "plan names the largest batch" "^largest batch +[1-9]"
 untouched "plan writes nothing"
 for choice in "-e learned" "-e none --no-bias" "--rope-layout half --n-kv-head 1" "--no-tie --head-size 6" \
@@ -736,6 +736,7 @@ says "with longer rows" "2 rows x 32 tokens"
 works "RoPE" $tiny -x 4 -o rope16
 works "resumed at twice the length" bin/train_gpt --resume auto -o rope16 -t 32 -x 6
 works "and at half of it" bin/train_gpt --resume auto -o rope16 -t 8 -x 8
+holds "which leaves the model its context" grep -q '"max_position_embeddings": 32' rope16/last/config.json
 works "learned, with rows to spare" $tiny -e learned --max-seq-len 32 -x 4 -o learned16
 works "resumed at the table's length" bin/train_gpt --resume auto -o learned16 -t 32 -x 6
 refuses "but not beyond" "--seq-len 33 is beyond the learned position table of 32 rows" bin/train_gpt --resume auto -o learned16 -t 33 -x 8
@@ -769,6 +770,13 @@ says "as what it was" "RMSNorm, SwiGLU"
 works "sampled from" bin/sample_gpt --model exported --max-tokens 5
 refuses "a directory that is there" "exported" bin/train_gpt --model llama --export exported
 refuses "nothing to export" "--export needs a model" $tiny --export new
+refuses "an export without a name" "--export is empty" bin/train_gpt --model llama --export ""
+refuses "an export that changes the model" "n_layer has no part in it" bin/train_gpt --model llama --export new --n-layer 1
+refuses "an export of a longer table" "--max-seq-len 65 is more than the 64 rows" bin/train_gpt --model table --max-seq-len 65 --export new
+mkdir bare && cp data/train.bin data/val.bin bare
+works "trained on tokens without a vocabulary" bin/train_gpt --model exported -i bare/train.bin -j bare/val.bin -b 2 -g 1 -x 2 -t 16 -o kept
+holds "it keeps its own" cmp exported/characters.json kept/last/characters.json
+refuses "the plan and the config at once" "give one of them" $tiny --plan --print-config
 works "post-norm" $tiny --norm-place post -x 3 -o post
 holds "is a family of its own" grep -q '"model_type": "train_gpt"' post/last/config.json
 works "which resumes" bin/train_gpt --resume auto -o post -x 5

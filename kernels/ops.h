@@ -86,8 +86,8 @@ typedef struct Stream Stream;
     X(residual_layernorm_forward, 4, (Tensor residual, Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor delta, Tensor w,      \
       Tensor b, float eps, Dropout drop, Stream *s), (residual, out, mean, rstd, x, delta, w, b, eps, drop, s),                     \
       4 * tensor_bytes(x), 0)                                                                                                       \
-    /* dx = layernorm backward of dout, added to dx if add_dx (the residual's gradient), else dout may be dx;\
-       dw, db accumulate; db may be absent */     \
+    /* dx = layernorm backward of dout, added to dx if add_dx (the residual's gradient), else dout may be dx;                       \
+       dw, db accumulate; db may be absent */                                                                                       \
     X(layernorm_backward, 3, (Tensor dx, Tensor dw, Tensor db, Tensor dout, Tensor x, Tensor w, Tensor mean, Tensor rstd,           \
       int add_dx, int accumulate, Stream *s), (dx, dw, db, dout, x, w, mean, rstd, add_dx, accumulate, s),                          \
       (3 + add_dx) * tensor_bytes(x), 0)                                                                                            \

@@ -88,8 +88,8 @@ static void check_resume(Case *c, const Model *straight) {
     model_free(&second);
 }
 
-/* In fp32 all that is made again has the same bits; in bf16 an activation is made from the rounded sum before it, where the forward pass may have
-   seen the sum itself. */
+/* What is made again has the same bits; only an activation in bf16, but for SwiGLU's, is made from the rounded sum before it, where the forward pass
+   may have seen the sum itself. */
 static void check_recompute(Case *c, const Model *straight) {
     for (int level = RECOMPUTE_MLP; level <= RECOMPUTE_BLOCK; level++) {
         Model m;
@@ -97,7 +97,7 @@ static void check_recompute(Case *c, const Model *straight) {
         ModelSpec spec = c->spec;
         spec.recompute = (Recompute)level;
         snprintf(how, sizeof how, "recompute %d", level);
-        if (spec.dtype == BF16 && level != RECOMPUTE_BLOCK) continue;
+        if (spec.dtype == BF16 && level != RECOMPUTE_BLOCK && !spec.config.gated) continue;
         create(c, &m, &spec, 1);
         train(&m, &c->batch, 0, STEPS, 1e-3);
         expect_same_weights(c, how, &m, straight);

@@ -41,7 +41,7 @@ static const Preset presets[] = {
                          "steps=5000", "lr=1e-3", "beta2=0.95", "warmup=200", NULL}},
     {"llama-125M", LLAMA("14", "12", "4", "768", "2048", "6e-4")},
     {"llama-350M", LLAMA("26", "16", "8", "1024", "2752", "3e-4")},
-    {"llama-1B", LLAMA("16", "32", "8", "2048", "8192", "3e-4")},   /* Llama 3.2 1B but for its vocabulary and RoPE scaling */
+    {"llama-1B", LLAMA("16", "32", "8", "2048", "8192", "3e-4")},   /* Llama 3.2 1B but for vocabulary, context and RoPE's base and scaling */
     {"qwen2-0.5B", QWEN("24", "14", "2", "896", "4864", "qkv_bias=1")},
     {"qwen3-0.6B", QWEN("28", "16", "8", "1024", "3072", "head_size=128", "qk_norm=1")},
 };
@@ -203,6 +203,8 @@ const char *config_describe(const Config *c) {
     snprintf(text, sizeof text, "%lld layers, %lld heads%s, %lld channels, vocabulary %lld, %s%s%s%s%s", (long long)c->L, (long long)c->NH, kv_heads,
              (long long)c->C, (long long)c->V, positions[c->pos], norms[c->norm], c->norm_place == NORM_POST ? ", post-norm" : "",
              c->qk_norm ? ", QK-norm" : "", c->gated ? ", SwiGLU" : activations[c->activation]);
+    size_t used = strlen(text);
+    if (c->dropout > 0) snprintf(text + used, sizeof text - used, ", dropout %g", c->dropout);
     return text;
 }
 

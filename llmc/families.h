@@ -14,7 +14,7 @@ int family_property(const Config *config, Property property);
 /* Keys of config.json, by the field of Config that each gives. NULL: the family has none, and so does the architecture. */
 typedef struct {
     const char *L, *NH, *NKV, *HS, *C, *F, *maxT, *activation, *norm_eps;
-    const char *dropouts[4];      /* all are written; the last is read */
+    const char *dropouts[4];      /* all are written; the last is the residual branches' */
     const char *biases[3];        /* flags that must agree: biases everywhere, or nowhere */
     const char *rope_base, *rotated;
 } ConfigKeys;

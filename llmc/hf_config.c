@@ -47,21 +47,37 @@ static void write_flag(FILE *f, const char *key, bool value) {
     fputs(value ? "true" : "false", f);
 }
 
+bool is_token(const Json *id, int64_t V) {
+    int64_t number;
+    return json_integer(id, &number) && number >= 0 && number < V;
+}
+
 /* A token id, a list of them, or null. */
-static void write_tokens(FILE *f, const Json *ids) {
-    int64_t id;
-    if (json_integer(ids, &id)) {
-        fprintf(f, "%lld", (long long)id);
+static void write_tokens(FILE *f, const Json *ids, int64_t V) {
+    if (is_token(ids, V)) {
+        json_write_number(f, ids->number);
     } else if (ids && ids->type == JSON_ARRAY) {
+        const char *separator = "";
         fputs("[", f);
         for (size_t i = 0; i < ids->count; i++) {
-            if (i > 0) fputs(", ", f);
+            if (!is_token(&ids->items[i], V)) continue;
+            fputs(separator, f);
             json_write_number(f, ids->items[i].number);
+            separator = ", ";
         }
         fputs("]", f);
     } else {
         fputs("null", f);
     }
+}
+
+/* The value of "bos_token_id", whose key is written already, and the other two. */
+static void write_special(FILE *f, SpecialTokens special, int64_t V) {
+    write_tokens(f, special.bos, V);
+    write_key(f, "eos_token_id");
+    write_tokens(f, special.eos, V);
+    write_key(f, "pad_token_id");
+    write_tokens(f, special.pad, V);
 }
 
 static const char *activation_name(Activation activation) {
@@ -120,23 +136,19 @@ void config_write(FILE *f, const Config *c, DType dtype, SpecialTokens special) 
     if (family->native) write_native(f, c);
     else if (c->pos == POS_ROPE) write_rope(f, family, c);
     write_key(f, "bos_token_id");
-    write_tokens(f, special.bos);
-    write_key(f, "eos_token_id");
-    write_tokens(f, special.eos);
+    write_special(f, special, c->V);
     write_word(f, "dtype", dtype_name);
     write_word(f, "torch_dtype", dtype_name);   /* the name of dtype in transformers before its release 5 */
     fprintf(f, "\n}\n");
 }
 
-void generation_config_write(FILE *f, SpecialTokens special) {
+void generation_config_write(FILE *f, SpecialTokens special, int64_t V) {
     fprintf(f, "{\n  \"bos_token_id\": ");
-    write_tokens(f, special.bos);
-    write_key(f, "eos_token_id");
-    write_tokens(f, special.eos);
+    write_special(f, special, V);
     fprintf(f, "\n}\n");
 }
 
-void config_write_json(FILE *f, const Config *c) { config_write(f, c, F32, (SpecialTokens){NULL, NULL}); }
+void config_write_json(FILE *f, const Config *c) { config_write(f, c, F32, (SpecialTokens){NULL, NULL, NULL}); }
 
 /* ---- reading members -------------------------------------------------------------------------------------------------------- */
 
@@ -217,7 +229,9 @@ static bool check_features(const Family *family, const Json *json, char error[ER
         if (strcmp(type, "full_attention") != 0) return lacking("layer_types", type, error);
     }
     int64_t slices;
-    if (!integer_or(json, "pretraining_tp", 1, &slices, error)) return false;
+    bool causal;
+    if (!flag_or(json, "is_causal", true, &causal, error) || !integer_or(json, "pretraining_tp", 1, &slices, error)) return false;
+    if (!causal) return lacking("is_causal", "false: attention to later tokens", error);
     return slices <= 1 || lacking("pretraining_tp", "above 1", error);
 }
 
@@ -255,6 +269,13 @@ static bool read_activation(const Family *family, const Json *json, Config *c, c
                       activation_name(c->activation));
 }
 
+/* The one object about RoPE that counts: as in transformers, a rope_scaling that is not empty stands in the place of rope_parameters. */
+static const char *rope_object(const Json *json) {
+    const Json *scaling = present(json, "rope_scaling");
+    bool empty = !scaling || (scaling->type == JSON_OBJECT && scaling->count == 0);
+    return empty ? "rope_parameters" : "rope_scaling";
+}
+
 /* {"rope_type": "default", "rope_theta": ..., "partial_rotary_factor": ...}, all of it optional */
 static bool read_rope_object(const Json *json, const char *key, Config *c, double *rotated, char error[ERROR_SIZE]) {
     const Json *rope = present(json, key);
@@ -270,19 +291,33 @@ static bool read_rope_object(const Json *json, const char *key, Config *c, doubl
         && number_or(rope, "partial_rotary_factor", *rotated, 0, 1, rotated, error);
 }
 
+static bool refuse_rotated(const Json *json, const char *object, const char *key, double rotated, char error[ERROR_SIZE]) {
+    static const char in_object[] = "partial_rotary_factor", meaning[] = "RoPE on a part of each head, which this engine lacks";
+    if (present(present(json, object), in_object))
+        return file_error(error, "config.json has %s.%s %g: %s", object, in_object, rotated, meaning);
+    if (present(json, key)) return file_error(error, "config.json has %s %g: %s", key, rotated, meaning);
+    return file_error(error, "config.json lacks %s, which then is %g: %s", key, rotated, meaning);
+}
+
+/* Where heads have no key for their size, head_dim still is the number of channels that transformers rotates. */
+static bool check_head_dim(const Json *json, const Config *c, char error[ERROR_SIZE]) {
+    int64_t rotated;
+    if (!integer_or(json, "head_dim", c->HS, &rotated, error)) return false;
+    return rotated == c->HS || file_error(error, "config.json has head_dim %lld, where heads have %lld channels; this engine rotates all "
+                                                 "of them, and no more", (long long)rotated, (long long)c->HS);
+}
+
 /* The base, and that all of each head is rotated. */
 static bool read_rope(const Family *family, const Json *json, Config *c, char error[ERROR_SIZE]) {
+    const char *object = rope_object(json), *key = family->keys.rotated ? family->keys.rotated : "partial_rotary_factor";
     double rotated;
     int layout;
     if (!number_or(json, family->keys.rope_base, 10000, 1, 1e12, &c->rope_base, error)
-        || !number_or(json, "partial_rotary_factor", family->rotated, 0, 1, &rotated, error)
-        || !number_or(json, family->keys.rotated, rotated, 0, 1, &rotated, error)
-        || !read_rope_object(json, "rope_parameters", c, &rotated, error) || !read_rope_object(json, "rope_scaling", c, &rotated, error)
-        || !word_or(json, rope_layout_key, layout_words, ROPE_HALF, &layout, error)) return false;
+        || !number_or(json, key, family->rotated, 0, 1, &rotated, error) || !read_rope_object(json, object, c, &rotated, error)
+        || !word_or(json, rope_layout_key, layout_words, ROPE_HALF, &layout, error)
+        || (!family->keys.HS && !check_head_dim(json, c, error))) return false;
     c->rope_layout = (RopeLayout)layout;
-    if (rotated == 1) return true;
-    return file_error(error, "config.json has %s %g: RoPE on a part of each head, which this engine lacks",
-                      family->keys.rotated ? family->keys.rotated : "partial_rotary_factor", rotated);
+    return rotated == 1 || refuse_rotated(json, object, key, rotated, error);
 }
 
 static bool read_native(const Json *json, Config *c, char error[ERROR_SIZE]) {
@@ -328,6 +363,29 @@ static bool read_architecture(const Family *family, const Json *json, Config *c,
     return c->pos != POS_ROPE || read_rope(family, json, c, error);
 }
 
+/* The engine has one probability. Of several it takes the last, the residual branches', and says so, once. */
+static bool read_dropout(const Family *family, const Json *json, Config *c, char error[ERROR_SIZE]) {
+    static bool said;
+    const char *last = NULL, *other = NULL;
+    double p, of_other = 0;
+    c->dropout = 0;
+    for (const char *const *key = family->keys.dropouts; *key; key++) {
+        if (!number_or(json, *key, 0, 0, 0.95, &p, error)) return false;
+        if (!present(json, *key)) continue;
+        if (last && p != c->dropout) {
+            other = last;
+            of_other = c->dropout;
+        }
+        last = *key;
+        c->dropout = p;
+    }
+    if (other && !said)
+        warn("config.json has %s %g, but %s %g; this engine has one dropout for all, and takes %g", other, of_other, last, c->dropout,
+             c->dropout);
+    said = said || other;
+    return true;
+}
+
 bool config_read_json(Config *c, const Json *json, char error[ERROR_SIZE]) {
     memset(c, 0, sizeof *c);
     const char *type = json_get_string(json, "model_type");
@@ -339,13 +397,11 @@ bool config_read_json(Config *c, const Json *json, char error[ERROR_SIZE]) {
         return false;
     }
     const ConfigKeys *keys = &family->keys;
-    const char *const *dropout = keys->dropouts;
-    while (dropout[1]) dropout++;
     return check_switches(family, json, error) && check_features(family, json, error) && read_sizes(family, json, c, error)
         && (family->native ? read_native(json, c, error) : read_architecture(family, json, c, error))
         && read_activation(family, json, c, error)
         && number_or(json, keys->norm_eps, family->norm_eps, 1e-12, 1, &c->norm_eps, error)
-        && number_or(json, *dropout, 0, 0, 0.95, &c->dropout, error)
+        && read_dropout(family, json, c, error)
         && flag_or(json, "tie_word_embeddings", family->tie, &c->tie, error) && config_check(c, error);
 }
 

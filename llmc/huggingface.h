@@ -17,13 +17,15 @@ extern "C" {
 /* The model_type that expresses the architecture; or NULL, with a sentence that names the nearest family and what it lacks. */
 const char *huggingface_family(const Config *config, char error[ERROR_SIZE]);
 
-/* Token ids that begin and end a text: numbers, or for eos an array of them; NULL: not known. */
-typedef struct { const Json *bos, *eos; } SpecialTokens;
+/* Token ids that begin a text, end it, and fill it up: numbers, or for eos an array of them; NULL: not known. */
+typedef struct { const Json *bos, *eos, *pad; } SpecialTokens;
+/* Whether id is that of a token, of V. Only such are written. */
+bool is_token(const Json *id, int64_t V);
 
 /* config.json of the family, or of train_gpt, for weights of that dtype (F32 or BF16). What is read back is the same config. */
 void config_write(FILE *file, const Config *config, DType dtype, SpecialTokens special);
 /* generation_config.json, without which transformers would take its own defaults for such tokens. */
-void generation_config_write(FILE *file, SpecialTokens special);
+void generation_config_write(FILE *file, SpecialTokens special, int64_t V);
 /* config_write for fp32 and unknown special tokens. */
 void config_write_json(FILE *file, const Config *config);
 /* Refuses, by name, features that the engine lacks. */

@@ -12,11 +12,14 @@ enum {
     MAX_DEPTH = 64,
     MAX_NUMBER_LENGTH = 400,      /* the longest double without an exponent has 309 digits before the point */
     SMALL_OBJECT = 8,             /* members, up to which a plain search is the fastest */
+    FREE_VALUES = 1 << 21,        /* values that any text may have; beyond them, one for every ... */
+    BYTES_OF_VALUE = 8,           /* ... bytes up to there: "0," takes much more as a tree. A million merges have fewer. */
 };
 static const size_t MAX_TEXT_LENGTH = (size_t)1 << 31;
 
 typedef struct {
     const char *start, *at, *end;
+    size_t values;
     char *error;
     size_t error_size;
 } Parser;
@@ -254,9 +257,11 @@ static bool parse_items(Parser *p, Json *out, int depth) {
     size_t capacity = 0;
     do {
         if (out->count == capacity) {
-            capacity = capacity ? 2 * capacity : 4;
+            capacity = capacity ? 2 * capacity : 2;
             out->items = xrealloc(out->items, capacity * sizeof *out->items);
         }
+        if (++p->values > FREE_VALUES + (size_t)(p->at - p->start) / BYTES_OF_VALUE)
+            return refuse(p, p->at, "%zu values are too many for a text as short as up to here", p->values);
         Json *item = &out->items[out->count++];
         *item = (Json){ 0 };
         if (object && !parse_key(p, &item->key)) return false;
@@ -283,7 +288,7 @@ static bool parse_value(Parser *p, Json *out, int depth) {
 }
 
 Json *json_parse(const char *text, size_t length, char *error, size_t error_size) {
-    Parser p = { text, text, text + length, error, error_size };
+    Parser p = { text, text, text + length, 0, error, error_size };
     if (length > MAX_TEXT_LENGTH) {
         refuse(&p, text, "the text has %zu bytes, more than %zu", length, MAX_TEXT_LENGTH);
         return NULL;

@@ -1,5 +1,6 @@
 /* json.h: JSON (RFC 8259) read into a tree, and the few calls that write it. Our own, because a bare compiler must build the
-   trainer; it is fuzzed (dev/fuzz). Strict: UTF-8 only, no duplicate keys, no trailing text, depth at most 64. */
+   trainer; it is fuzzed (dev/fuzz). Strict: UTF-8 only, no duplicate keys, no trailing text, depth at most 64, and
+   beyond two million values no more than one in eight bytes. */
 #ifndef LLMC_JSON_H
 #define LLMC_JSON_H
 

@@ -27,7 +27,8 @@ void format_duration(char text[32], double seconds) {
 
 void format_bytes(char text[32], double bytes) {
     if (bytes >= 1073741824.0) snprintf(text, 32, "%.2f GiB", bytes / 1073741824.0);
-    else snprintf(text, 32, "%.1f MiB", bytes / 1048576.0);
+    else if (bytes >= 1048576.0 || bytes == 0) snprintf(text, 32, "%.1f MiB", bytes / 1048576.0);
+    else snprintf(text, 32, "%.1f KiB", bytes / 1024.0);
 }
 
 void format_count(char text[32], double count) {

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 bool model_directory_config(const char *directory, Config *config, char error[ERROR_SIZE]) {
     const Family *family;
@@ -28,36 +30,51 @@ static Json *read_json(const char *directory, const char *name) {
     return json;
 }
 
-/* The member, if it is a token of the vocabulary, or a list of such. */
+/* What says which tokens they are: two files beside the vocabulary, and, if neither knows what ends a text, the vocabulary itself. */
+typedef struct { Json *config, *generation, *vocabulary; } TokenSources;
+
+/* The member, if it is a token of the vocabulary, or a list with at least one. */
 static const Json *tokens_at(const Json *json, const char *key, int64_t V) {
-    const Json *member = json_get(json, key), *ids = member;
-    bool list = member && member->type == JSON_ARRAY;
-    size_t count = !member ? 0 : list ? member->count : 1;
-    for (size_t i = 0; i < count; i++) {
-        int64_t id;
-        if (list) ids = &member->items[i];
-        if (!json_integer(ids, &id) || id < 0 || id >= V) return NULL;
-    }
-    return count > 0 ? member : NULL;
+    const Json *member = json_get(json, key);
+    if (is_token(member, V)) return member;
+    for (size_t i = 0; member && member->type == JSON_ARRAY && i < member->count; i++)
+        if (is_token(&member->items[i], V)) return member;
+    return NULL;
 }
 
-/* What generation_config.json says beside the vocabulary, or config.json; else the vocabulary itself. *json owns what is returned. */
-static SpecialTokens find_special_tokens(const char *directory, int64_t V, Json **json) {
-    static const char *const sources[] = {"generation_config.json", "config.json"};
-    SpecialTokens special = {NULL, NULL};
-    for (int i = 0; directory && i < 2; i++) {
-        *json = read_json(directory, sources[i]);
-        special = (SpecialTokens){tokens_at(*json, "bos_token_id", V), tokens_at(*json, "eos_token_id", V)};
-        if (special.bos || special.eos) return special;
-        json_free(*json);
-    }
+/* {"eos_token_id": ...} */
+static Json *read_vocabulary(const char *directory) {
     char error[ERROR_SIZE], text[64];
-    Tokenizer *tokenizer = directory ? tokenizer_open(directory, error) : NULL;
+    Tokenizer *tokenizer = tokenizer_open(directory, error);
     int32_t end = tokenizer ? tokenizer_end_of_text(tokenizer) : -1;
     int length = snprintf(text, sizeof text, end >= 0 ? "{\"eos_token_id\": %d}" : "{}", end);
-    if (tokenizer) tokenizer_free(tokenizer);
-    *json = json_parse(text, (size_t)length, NULL, 0);
-    return (SpecialTokens){NULL, tokens_at(*json, "eos_token_id", V)};
+    tokenizer_free(tokenizer);
+    return json_parse(text, (size_t)length, NULL, 0);
+}
+
+static TokenSources token_sources(const char *directory, int64_t V) {
+    static const char eos[] = "eos_token_id";
+    TokenSources s = {NULL, NULL, NULL};
+    if (!directory) return s;
+    s.config = read_json(directory, "config.json");
+    s.generation = read_json(directory, "generation_config.json");
+    if (!tokens_at(s.config, eos, V) && !tokens_at(s.generation, eos, V)) s.vocabulary = read_vocabulary(directory);
+    return s;
+}
+
+static void token_sources_release(TokenSources *s) {
+    json_free(s->config);
+    json_free(s->generation);
+    json_free(s->vocabulary);
+}
+
+/* Each of the tokens by itself, from the first that knows it. */
+static SpecialTokens special_tokens(const Json *first, const Json *second, const Json *third, int64_t V) {
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    const Json *sources[] = {first, second, third}, *found[3] = {NULL, NULL, NULL};
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < 3 && !found[k]; i++) found[k] = tokens_at(sources[i], keys[k], V);
+    return (SpecialTokens){found[0], found[1], found[2]};
 }
 
 /* ---- writing ---------------------------------------------------------------------------------------------------------------- */
@@ -83,10 +100,10 @@ static bool write_config(const char *directory, const Config *config, DType dtyp
     return text_close(&t, directory, "config.json", error);
 }
 
-static bool write_generation_config(const char *directory, SpecialTokens special, char error[ERROR_SIZE]) {
+static bool write_generation_config(const char *directory, SpecialTokens special, int64_t V, char error[ERROR_SIZE]) {
     TextFile t;
     text_open(&t);
-    generation_config_write(t.file, special);
+    generation_config_write(t.file, special, V);
     return text_close(&t, directory, "generation_config.json", error);
 }
 
@@ -99,20 +116,37 @@ static bool write_weights(const char *directory, const Model *m, DType dtype, ch
 }
 
 bool model_directory_write(const char *directory, const Model *m, DType dtype, const char *tokenizer_directory, char error[ERROR_SIZE]) {
-    Json *owner;
-    SpecialTokens special = find_special_tokens(tokenizer_directory, m->config.V, &owner);
-    bool good = write_config(directory, &m->config, dtype, special, error)
-             && (family_of(&m->config)->native || write_generation_config(directory, special, error))
+    int64_t V = m->config.V;
+    TokenSources s = token_sources(tokenizer_directory, V);
+    bool good = write_config(directory, &m->config, dtype, special_tokens(s.config, s.generation, s.vocabulary, V), error)
+             && (family_of(&m->config)->native
+                 || write_generation_config(directory, special_tokens(s.generation, s.config, s.vocabulary, V), V, error))
              && write_weights(directory, m, dtype, error)
              && (!tokenizer_directory || tokenizer_copy(tokenizer_directory, directory, error));
-    json_free(owner);
+    token_sources_release(&s);
     return good;
+}
+
+/* A new directory beside `directory`, whose missing parents are made too; its name, or NULL. */
+static char *create_beside(const char *directory, char error[ERROR_SIZE]) {
+    enum { TRIES = 100 };
+    const char *slash = strrchr(directory, '/');
+    char *parent = xprintf("%.*s", slash > directory ? (int)(slash - directory) : 1, slash ? directory : ".");
+    bool good = directory_create(parent, error);
+    free(parent);
+    for (int i = 0; good && i < TRIES; i++) {
+        char *name = xprintf("%s.writing-%d-%d", directory, (int)getpid(), i);
+        if (mkdir(name, 0777) == 0) return name;
+        good = errno == EEXIST && i + 1 < TRIES;
+        if (!good) file_error(error, "cannot create the directory '%s': %s", name, strerror(errno));
+        free(name);
+    }
+    return NULL;
 }
 
 static bool write_whole(const Model *m, const char *temporary, const char *directory, const char *tokenizer_directory, DType dtype,
                         char error[ERROR_SIZE]) {
-    if (!directory_remove(temporary, error) || !directory_create(temporary, error)
-        || !model_directory_write(temporary, m, dtype, tokenizer_directory, error) || !directory_sync(temporary, error)) return false;
+    if (!model_directory_write(temporary, m, dtype, tokenizer_directory, error) || !directory_sync(temporary, error)) return false;
     if (rename(temporary, directory) == 0) return true;
     return file_error(error, "cannot rename '%.150s' to '%.150s': %s", temporary, directory, strerror(errno));
 }
@@ -128,9 +162,9 @@ bool model_export(const Model *m, const char *directory, const char *tokenizer_d
     char cause[ERROR_SIZE], ignored[ERROR_SIZE];
     if (!huggingface_family(&m->config, cause)) return file_error(error, "cannot export to '%.100s': %.350s", directory, cause);
     if (path_exists(directory)) return file_error(error, "cannot export to '%.300s': it exists already; give a new name", directory);
-    char *final = bare_name(directory), *temporary = xprintf("%s.writing", final);
-    bool good = write_whole(m, temporary, final, tokenizer_directory, dtype, error);
-    if (!good) directory_remove(temporary, ignored);
+    char *final = bare_name(directory), *temporary = create_beside(final, error);
+    bool good = temporary && write_whole(m, temporary, final, tokenizer_directory, dtype, error);
+    if (temporary && !good) directory_remove(temporary, ignored);
     free(temporary);
     free(final);
     return good;

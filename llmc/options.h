@@ -18,17 +18,17 @@ extern "C" {
 
 #define TRAIN_OPTIONS(SECTION, REAL, INT, FLAG, CHOICE, TEXT)                                                                       \
     SECTION("Model")                                                                                                                \
-    TEXT  ('m', model,           "baby", "preset (baby, gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M) or directory to start from")   \
+    TEXT  ('m', model,           "baby", "preset (as gpt2-124M, llama-350M; a wrong name lists them) or directory to start from")   \
     CHOICE('e', pos,             "rope", "learned|rope|none", "how tokens know their position")                                     \
     INT   (0,   n_layer,         6, 1, 1024, "layers")                                                                              \
     INT   (0,   n_head,          6, 1, 4096, "query heads")                                                                         \
     INT   (0,   n_kv_head,       0, 0, 4096, "key/value heads, a divisor of n-head; 0: n-head")                                     \
     INT   (0,   head_size,       0, 0, 256, "channels of a head; 0: n-embd / n-head")                                              \
     INT   (0,   n_embd,          192, 1, 16384, "channels of the residual stream")                                                  \
+    CHOICE(0,   activation,      "gelu", "gelu|gelu-erf|relu|silu|relu2|swiglu", "of the MLP; gelu is the tanh form")               \
     INT   (0,   n_hidden,        0, 0, 1048576, "hidden width of the MLP; 0: 4 n-embd, swiglu: 8/3 n-embd to the nearest 64")       \
     INT   (0,   vocab_size,      0, 0, 16777216, "tokens in the vocabulary; 0: as the data says")                                   \
     INT   (0,   max_seq_len,     0, 0, 1048576, "rows of a learned position table; 0: seq-len")                                     \
-    CHOICE(0,   activation,      "gelu", "gelu|gelu-erf|relu|silu|relu2|swiglu", "of the MLP; gelu is the tanh form")               \
     FLAG  (0,   bias,            1, "biases in linear layers and LayerNorm")                                                        \
     FLAG  (0,   qkv_bias,        0, "with --no-bias: still biases on queries, keys and values")                                     \
     FLAG  (0,   tie,             1, "share the token embedding with the head")                                                      \

@@ -67,8 +67,9 @@ void plan_check_memory(const ModelSpec *spec, const Backend *backend) {
     format_bytes(needed, total);
     format_bytes(there, free_bytes);
     int64_t fits = largest_batch(*spec, backend, free_bytes);
-    if (fits > 0) snprintf(advice, sizeof advice, "--batch %lld fits", (long long)fits);
+    if (spec->mode == MODEL_GENERATE) snprintf(advice, sizeof advice, "choose fewer --max-tokens or a smaller model");
+    else if (fits > 0) snprintf(advice, sizeof advice, "--batch %lld fits", (long long)fits);
     else snprintf(advice, sizeof advice, "choose a smaller --seq-len or model");
-    die("this takes %s of memory, but only %s are free; %s (--plan shows what each takes, --recompute and --head-chunks save some)", needed, there,
-        advice);
+    die("this takes %s of memory, but only %s are free; %s%s", needed, there, advice,
+        spec->mode == MODEL_TRAIN ? " (--plan shows what each takes, --recompute and --head-chunks save some)" : "");
 }

@@ -11,9 +11,9 @@
 enum { FILE_BYTES = 256 << 20 };
 
 static const char file_name[] = "characters.json";
-/* All that belongs to a vocabulary, ours or of transformers. */
+/* All that belongs to a vocabulary, ours or of transformers, whether we read it or not. */
 static const char *const file_names[] = { file_name, "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
-                                          "special_tokens_map.json" };
+                                          "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "chat_template.jinja" };
 enum { FILES = sizeof file_names / sizeof *file_names };
 
 struct Tokenizer {
@@ -158,9 +158,14 @@ static bool has_file(const char *directory, const char *name) {
     return present;
 }
 
+bool tokenizer_present(const char *directory) {
+    return has_file(directory, file_name) || has_file(directory, "tokenizer.json") || has_file(directory, "vocab.json")
+        || has_file(directory, "merges.txt");
+}
+
 Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]) {
     if (!has_file(directory, file_name)) {
-        if (has_file(directory, "tokenizer.json") || has_file(directory, "vocab.json") || has_file(directory, "merges.txt"))
+        if (tokenizer_present(directory))
             return open_bpe(directory, error);
         file_error(error, "there is no vocabulary in '%s': neither %s, nor tokenizer.json, nor vocab.json and merges.txt", directory,
                    file_name);

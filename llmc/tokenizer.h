@@ -14,6 +14,8 @@ typedef struct Tokenizer Tokenizer;
 
 /* Reads the vocabulary that lies in `directory`, characters.json if it is there. NULL with the cause if there is none or it is broken. */
 Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]);
+/* True if a vocabulary lies there, broken or not. */
+bool tokenizer_present(const char *directory);
 /* Every distinct code point of text[length], sorted; text must be UTF-8. */
 Tokenizer *tokenizer_of_characters(const char *text, size_t length, char error[ERROR_SIZE]);
 void tokenizer_free(Tokenizer *tokenizer);

@@ -1,4 +1,4 @@
-/* weight_files.c: see shards.h. */
+/* weight_files.c: see weight_files.h. */
 #include "weight_files.h"
 
 #include "error.h"
@@ -117,8 +117,19 @@ static bool refuse_without(const char *directory, char error[ERROR_SIZE]) {
                              "transformers and save_pretrained() it, which writes %s", directory, whole_file);
 }
 
+/* An adapter changes the weights beside it, as transformers heeds and we would not. */
+static bool refuse_adapter(const char *directory, char error[ERROR_SIZE]) {
+    char *adapter = path_join(directory, "adapter_config.json");
+    bool found = path_exists(adapter);
+    free(adapter);
+    if (!found) return true;
+    return file_error(error, "%.200s holds adapter_config.json: an adapter, which this engine lacks; merge it into the model first "
+                             "(merge_and_unload() of peft), or remove that file to leave the adapter out", directory);
+}
+
 bool weight_files_open(WeightFiles *s, const char *directory, char error[ERROR_SIZE]) {
     *s = (WeightFiles){0};
+    if (!refuse_adapter(directory, error)) return false;
     char *whole = path_join(directory, whole_file), *index = path_join(directory, index_file);
     bool good = path_exists(whole) ? open_whole(s, directory, error)
               : path_exists(index) ? open_indexed(s, directory, index, error) : refuse_without(directory, error);

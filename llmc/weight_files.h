@@ -15,7 +15,7 @@ typedef struct {
 } WeightFiles;
 
 /* Every tensor of the index must lie in the shard it names, and in no other, and no shard may hold a tensor that the index lacks. False,
-   and nothing open, with a sentence that names the tensor or the shard. */
+   and nothing open, with a sentence that names the tensor or the shard. A directory with an adapter is refused. */
 bool weight_files_open(WeightFiles *shards, const char *directory, char error[ERROR_SIZE]);
 void weight_files_close(WeightFiles *shards);
 

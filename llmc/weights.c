@@ -70,13 +70,16 @@ static int64_t other_layout(int64_t HS, int64_t i, RopeLayout file) {
 }
 
 static void place_rows(FileTensor *t, const Config *c, RowRange range, RopeLayout file) {
-    ParameterKind kind = t->parameter->kind;
+    const ParameterInfo *p = t->parameter;
+    ParameterKind kind = p->kind;
+    int64_t rows = p->rows ? p->rows : p->columns;
     bool permuted = c->pos == POS_ROPE && c->rope_layout != file && is_rotated(c, kind, 0);
     if (range == WHOLE && !permuted) return;
     t->row = (int64_t *)xmalloc((size_t)t->rows * sizeof *t->row);
     for (int64_t r = 0; r < t->rows; r++) {
         int64_t row = range == PACKED ? unpacked(c, r) : first_row(c, range) + r, i = row % c->HS;
         t->row[r] = permuted && is_rotated(c, kind, row) ? row - i + other_layout(c->HS, i, file) : row;
+        CHECK(t->row[r] >= 0 && t->row[r] < rows);
     }
 }
 
@@ -326,8 +329,8 @@ static bool check_tied_head(const TensorIndex *index, const WeightLayout *layout
     for (int i = 0; i < layout->count; i++)
         if (layout->tensors[i].parameter->kind == PARAMETER_wte) wte = tensors_find(index, layout->tensors[i].name);
     bool same = head->dtype == wte->dtype && head->bytes == wte->bytes && memcmp(head->data, wte->data, head->bytes) == 0;
-    return same || file_error(error, "tensor '%.150s' differs from the embedding, but the two are tied; use --no-tie, or remove it",
-                              head->name);
+    return same || file_error(error, "tensor '%.150s' differs from the embedding, but the two are tied; remove it, or set tie_word_embeddings to "
+                                 "false in config.json", head->name);
 }
 
 /* Every tensor of the files belongs to a parameter, or is known to belong to none. */
@@ -347,6 +350,20 @@ static bool check_rest(const TensorIndex *index, const WeightLayout *layout, con
     return good;
 }
 
+/* The model must be the one that the directory holds: what tensors cannot show, as an activation, would come out as another model, and the
+   family's tables are for its own architectures alone. These may differ: dropout, the context (check_tensor sees whether a table has the
+   rows), the layout of pairs (rows are permuted), and RoPE's base and the norms' epsilon, which finetuning may change on purpose. */
+static bool check_same(const char *directory, const Family *family, Config saved, const Config *config, char error[ERROR_SIZE]) {
+    char cause[ERROR_SIZE];
+    saved.dropout = config->dropout;
+    saved.maxT = config->maxT;
+    saved.rope_layout = config->rope_layout;
+    saved.rope_base = config->rope_base;
+    saved.norm_eps = config->norm_eps;
+    return config_same(&saved, config, cause) || file_error(error, "%.200s holds a %s, which cannot be made another architecture: %.200s; "
+                                                                   "leave that option out", directory, family->model_type, cause);
+}
+
 bool weights_read_directory(const char *directory, const ParameterTable *table, const Config *config, float *memory,
                             char error[ERROR_SIZE]) {
     char cause[ERROR_SIZE];
@@ -354,7 +371,8 @@ bool weights_read_directory(const char *directory, const ParameterTable *table, 
     const Family *family;
     WeightFiles shards;
     WeightLayout layout;
-    if (!config_read_directory(directory, &saved, &family, error) || !weight_files_open(&shards, directory, error)) return false;
+    if (!config_read_directory(directory, &saved, &family, error) || !check_same(directory, family, saved, config, error)
+        || !weight_files_open(&shards, directory, error)) return false;
     TensorIndex index = tensors_of_files(shards.files, shards.count);
     weights_of_family(&layout, table, config, family, family->native ? saved.rope_layout : ROPE_HALF);
     match_base(&layout, &index, family->base);

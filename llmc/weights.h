@@ -52,7 +52,7 @@ void parameters_write(SafetensorsWriter *w, const ParameterTable *table, const f
 bool parameters_read(const Safetensors *file, const ParameterTable *table, const char *prefix, float *memory, char error[ERROR_SIZE]);
 
 /* The weights of a directory of any family, sharded or not, by its config.json's model_type; memory is as it was unless all is well.
-   Besides the above, a tensor that belongs to no parameter is refused, unless it is a buffer that older files carry, or a tied head equal
+   config must be the architecture of that config.json; dropout, context, epsilon, and RoPE's base and layout aside. Besides the above, a tensor that belongs to no parameter is refused, unless it is a buffer that older files carry, or a tied head equal
    to the embedding. The family's prefix may be missing from all names. */
 bool weights_read_directory(const char *directory, const ParameterTable *table, const Config *config, float *memory,
                             char error[ERROR_SIZE]);
