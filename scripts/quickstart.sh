@@ -31,6 +31,8 @@ builds() {
 can_build() { have make && builds 'int main(void) { return 0; }'; }
 has_onednn() { builds '#include <oneapi/dnnl/dnnl.h>\nint main(void) { return dnnl_version() == 0; }' -ldnnl; }
 
+has_pcre2() { builds '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void) { return pcre2_config(PCRE2_CONFIG_JIT, 0) == 0; }' -lpcre2-8; }
+
 # The python3 that has matplotlib; the first in PATH may be another than the system's.
 python_with_matplotlib() {
     for name in python3 /usr/bin/python3; do
@@ -41,6 +43,7 @@ python_with_matplotlib() {
 needed='' useful=''
 can_build || needed=' make gcc libc6-dev'
 has_onednn || useful=' libdnnl-dev'
+has_pcre2 || useful="$useful libpcre2-dev"
 [ -n "$(python_with_matplotlib)" ] || useful="$useful python3-matplotlib"
 if [ ! -f data/characters/dataset.json ] && [ -z "${DATA_MIRROR:-}" ] && ! have curl && ! have wget; then
     useful="$useful curl ca-certificates"
@@ -86,6 +89,7 @@ if [ -n "$needed$useful" ]; then
 fi
 can_build || fail 'without make and a C compiler nothing can be built; install them and start again'
 has_onednn || echo 'Without oneDNN (libdnnl-dev) the build uses its own matrix products: correct, but slow.'
+has_pcre2 || echo 'Without PCRE2 (libpcre2-dev) the tokenizer knows characters, but no byte pairs.'
 
 # ---- Build, text, training ----
 
