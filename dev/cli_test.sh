@@ -768,6 +768,10 @@ holds "to the same bytes" cmp exported/model.safetensors exported_again/model.sa
 works "trained on" $tiny --model exported -x 2 -o from_export
 says "as what it was" "RMSNorm, SwiGLU"
 works "sampled from" bin/sample_gpt --model exported --max-tokens 5
+refuses "another activation than the model's" "holds a llama.*activation is swiglu.*gelu was asked for" $tiny --model exported --activation gelu
+refuses "another position than the model's" "holds a llama.*pos is rope.*learned was asked for" $tiny --model exported --pos learned
+refuses "a head of its own for a tied model" "tie is 1.*0 was asked for" $tiny --model exported --no-tie
+works "but another dropout" $tiny --model exported --dropout 0.1 -x 1 -o dropped
 refuses "a directory that is there" "exported" bin/train_gpt --model llama --export exported
 refuses "nothing to export" "--export needs a model" $tiny --export new
 refuses "an export without a name" "--export is empty" bin/train_gpt --model llama --export ""

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static char error[ERROR_SIZE];
@@ -212,7 +213,9 @@ static void test_other_spellings(void **state) {
         {"llama", "partial_rotary_factor", "1.0"}, {"llama", "pretraining_tp", "null"}, {"llama", "quantization_config", "null"},
         {"qwen2", "layer_types", "[\"full_attention\", \"full_attention\"]"}, {"qwen2", "use_sliding_window", NULL},
         {"qwen2", "num_experts", "null"},
-        {"gpt_neox", "attention_bias", "true"}, {"gpt_neox", "hidden_dropout", "0.1"},
+        {"gpt_neox", "attention_bias", "true"}, {"gpt_neox", "hidden_dropout", "0.1"}, {"gpt_neox", "head_dim", "64"},
+        {"gpt_neox", "partial_rotary_factor", "0.5"},   /* rotary_pct is its name here */
+        {"qwen2", "is_causal", "true"}, {"qwen2", "is_causal", "null"},
         {"gpt_neox", "rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 10000.0, \"partial_rotary_factor\": 1.0}"},
         {"train_gpt", "norm", "\"none\""}, {"train_gpt", "qkv_bias", "true"}, {"train_gpt", "use_bias", "true"},
     };
@@ -242,14 +245,71 @@ static void test_rope(void **state) {
     assert_int_equal(read_with("llama", "none", NULL).rope_layout, ROPE_HALF);
     assert_int_equal(read_with("llama", "train_gpt_rope_layout", "\"interleaved\"").rope_layout, ROPE_INTERLEAVED);
     Config c;
-    char *text = json_with("gpt_neox", "rotary_pct", NULL);   /* a quarter, then */
-    assert_false(config_of(&c, text));
-    assert_non_null(strstr(error, "rotary_pct 0.25"));
+    char *text = json_with("gpt_neox", "rotary_pct", NULL);   /* a quarter, then, whatever a key says that is not its own */
+    char *foreign = xprintf("%.*s, \"partial_rotary_factor\": 1}", (int)strlen(text) - 1, text);
+    const char *const quarter[] = {text, foreign};
+    for (int i = 0; i < 2; i++) {
+        assert_false(config_of(&c, quarter[i]));
+        assert_non_null(strstr(error, "config.json lacks rotary_pct, which then is 0.25: RoPE on a part of each head"));
+    }
+    free(foreign);
     free(text);
     text = json_with("gpt_neox", "use_parallel_residual", NULL);
     assert_false(config_of(&c, text));
     assert_string_equal(error, "config.json lacks use_parallel_residual, which then is true: this engine has only false");
     free(text);
+}
+
+/* As in transformers, a rope_scaling that is not empty takes the place of all of rope_parameters. */
+static void test_rope_objects(void **state) {
+    (void)state;
+    static const struct { const char *scaling, *parameters; double base; const char *refused; } cases[] = {
+        {"{\"rope_type\": \"default\"}", "{\"rope_theta\": 2500}", 5e5, NULL},
+        {"{\"type\": \"default\", \"rope_theta\": 700}", "{\"rope_theta\": 2500}", 700, NULL},
+        {"{}", "{\"rope_theta\": 2500}", 2500, NULL}, {"null", "{\"rope_theta\": 2500}", 2500, NULL},
+        {"{\"rope_type\": \"default\"}", "{\"rope_type\": \"yarn\"}", 5e5, NULL},
+        {"{\"rope_type\": \"linear\"}", "{\"rope_type\": \"default\"}", 0, "rope_scaling of type 'linear'"},
+        {"{}", "{\"rope_type\": \"yarn\"}", 0, "rope_parameters of type 'yarn'"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Config c;
+        char *one = json_with("llama", "rope_scaling", cases[i].scaling);
+        char *both = xprintf("%.*s, \"rope_parameters\": %s}", (int)strlen(one) - 1, one, cases[i].parameters);
+        bool read = config_of(&c, both);
+        if (read != !cases[i].refused) fail_msg("%s: %s", both, read ? "accepted" : error);
+        if (read && c.rope_base != cases[i].base) fail_msg("a base of %g from %s", c.rope_base, both);
+        if (!read && !strstr(error, cases[i].refused)) fail_msg("\"%s\" does not say %s", error, cases[i].refused);
+        free(one);
+        free(both);
+    }
+}
+
+/* What config_of prints on stderr goes into text. */
+static double dropout_of(const char *name, const char *key, const char *value, char *text, size_t size) {
+    FILE *file = tmpfile();
+    int before = dup(STDERR_FILENO);
+    assert_true(file && before >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
+    Config c = read_with(name, key, value);
+    fflush(stderr);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    rewind(file);
+    text[fread(text, 1, size - 1, file)] = 0;
+    fclose(file);
+    return c.dropout;
+}
+
+/* One for all, if those that are given agree; else the last, with one warning, however often it is read: this test comes first. */
+static void test_dropouts(void **state) {
+    (void)state;
+    char text[512];
+    assert_true(dropout_of("gpt2", "resid_pdrop", "0.1", text, sizeof text) == 0.1 && !*text);
+    assert_true(dropout_of("gpt2", "resid_pdrop", NULL, text, sizeof text) == 0.1 && !*text);
+    assert_true(dropout_of("gpt_neox", "attention_dropout", "0.2", text, sizeof text) == 0.2 && !*text);
+    assert_true(dropout_of("gpt2", "resid_pdrop", "0.25", text, sizeof text) == 0.25);
+    if (!strstr(text, "warning: config.json has attn_pdrop 0.1, but resid_pdrop 0.25; this engine has one dropout for all, and takes 0.25"))
+        fail_msg("%s", text);
+    assert_true(dropout_of("gpt2", "attn_pdrop", "0", text, sizeof text) == 0.1 && !*text);
 }
 
 /* Flags about biases, which must agree. */
@@ -307,11 +367,11 @@ static void test_sizes(void **state) {
         expect_refusal(name, k->norm_eps, "0", k->norm_eps);
         expect_refusal(name, k->norm_eps, "\"1e-5\"", k->norm_eps);
         expect_refusal(name, k->norm_eps, "2", k->norm_eps);
-        const char *const *dropout = k->dropouts;
-        while (dropout[1]) dropout++;
-        expect_refusal(name, *dropout, "1", *dropout);
-        expect_refusal(name, *dropout, "-0.1", *dropout);
-        expect_refusal(name, *dropout, "\"no\"", *dropout);
+        for (const char *const *dropout = k->dropouts; *dropout; dropout++) {
+            expect_refusal(name, *dropout, "1", *dropout);
+            expect_refusal(name, *dropout, "-0.1", *dropout);
+            expect_refusal(name, *dropout, "\"no\"", *dropout);
+        }
         expect_refusal(name, k->activation, "\"mish\"", "mish");
         expect_refusal(name, k->activation, "3", k->activation);
         expect_refusal(name, k->activation, "\"\"", k->activation);
@@ -348,7 +408,10 @@ static void test_features(void **state) {
         {"llama", "rope_parameters", "{\"rope_theta\": 0}", "rope_theta"},
         {"llama", "rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e4}}", "rope_parameters of each kind of layer"},
         {"llama", "rope_parameters", "[]", "rope_parameters"}, {"llama", "partial_rotary_factor", "0.5", "partial_rotary_factor 0.5"},
-        {"llama", "rope_parameters", "{\"partial_rotary_factor\": 0.5}", "partial_rotary_factor 0.5"},
+        {"llama", "rope_parameters", "{\"partial_rotary_factor\": 0.5}", "config.json has rope_parameters.partial_rotary_factor 0.5"},
+        {"llama", "is_causal", "false", "is_causal false"}, {"qwen2", "is_causal", "false", "is_causal false"},
+        {"gpt2", "is_causal", "0", "is_causal"},
+        {"gpt_neox", "head_dim", "32", "head_dim 32, where heads have 64 channels"}, {"gpt_neox", "head_dim", "\"64\"", "head_dim"},
         {"llama", "pretraining_tp", "2", "pretraining_tp"}, {"llama", "pretraining_tp", "\"2\"", "pretraining_tp"},
         {"llama", "hidden_act", "\"gelu\"", "a gated MLP with hidden_act gelu"}, {"llama", "sliding_window", "4096", "sliding_window"},
         {"llama", "mlp_bias", "1", "mlp_bias"}, {"llama", "num_attention_heads", "31", "31"},
@@ -361,7 +424,7 @@ static void test_features(void **state) {
         {"gpt_neox", "rotary_pct", "0.25", "rotary_pct 0.25"}, {"gpt_neox", "rotary_pct", "\"1\"", "rotary_pct"},
         {"gpt_neox", "attention_bias", "false", "attention_bias false"},
         {"gpt_neox", "num_attention_heads", "7", "7, which does not divide hidden_size 512"},
-        {"gpt_neox", "rope_parameters", "{\"partial_rotary_factor\": 0.25}", "rotary_pct 0.25"},
+        {"gpt_neox", "rope_parameters", "{\"partial_rotary_factor\": 0.25}", "rope_parameters.partial_rotary_factor 0.25"},
         {"train_gpt", "position_embedding", "\"alibi\"", "position_embedding"},
         {"train_gpt", "position_embedding", "1", "position_embedding"},
         {"train_gpt", "rope_layout", "\"third\"", "rope_layout"}, {"train_gpt", "rope_layout", "{}", "rope_layout"},
@@ -387,7 +450,7 @@ static char *generation_of(const char *json) {
     char *text;
     size_t length;
     FILE *f = open_memstream(&text, &length);
-    generation_config_write(f, (SpecialTokens){json_get(tree, "bos"), json_get(tree, "eos")});
+    generation_config_write(f, (SpecialTokens){json_get(tree, "bos"), json_get(tree, "eos"), json_get(tree, "pad")}, 128002);
     fclose(f);
     json_free(tree);
     return text;
@@ -395,13 +458,16 @@ static char *generation_of(const char *json) {
 
 static void test_special_tokens(void **state) {
     (void)state;
-    static const struct { const char *json, *bos, *eos; } cases[] = {
-        {"{}", "null", "null"}, {"{\"bos\": 50256, \"eos\": 50256}", "50256", "50256"},
-        {"{\"eos\": [128001, 7, 0]}", "null", "[128001, 7, 0]"},
-        {"{\"bos\": 0, \"eos\": []}", "0", "[]"}};
+    static const struct { const char *json, *bos, *eos, *pad; } cases[] = {
+        {"{}", "null", "null", "null"}, {"{\"bos\": 50256, \"eos\": 50256, \"pad\": 3}", "50256", "50256", "3"},
+        {"{\"eos\": [128001, 7, 0]}", "null", "[128001, 7, 0]", "null"},
+        {"{\"eos\": [128002, 7, 1e9, -1, 0.5, \"x\", 0]}", "null", "[7, 0]", "null"},
+        {"{\"bos\": 128002, \"eos\": -1, \"pad\": -1}", "null", "null", "null"},
+        {"{\"bos\": 0, \"eos\": []}", "0", "[]", "null"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *text = generation_of(cases[i].json), *expected;
-        expected = xprintf("{\n  \"bos_token_id\": %s,\n  \"eos_token_id\": %s\n}\n", cases[i].bos, cases[i].eos);
+        expected = xprintf("{\n  \"bos_token_id\": %s,\n  \"eos_token_id\": %s,\n  \"pad_token_id\": %s\n}\n", cases[i].bos, cases[i].eos,
+                           cases[i].pad);
         assert_string_equal(text, expected);
         free(text);
         free(expected);
@@ -410,9 +476,9 @@ static void test_special_tokens(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_published), cmocka_unit_test(test_other_spellings),
-        cmocka_unit_test(test_rope), cmocka_unit_test(test_biases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_features),
-        cmocka_unit_test(test_special_tokens),
+        cmocka_unit_test(test_dropouts), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_published),
+        cmocka_unit_test(test_other_spellings), cmocka_unit_test(test_rope), cmocka_unit_test(test_rope_objects),
+        cmocka_unit_test(test_biases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_features), cmocka_unit_test(test_special_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

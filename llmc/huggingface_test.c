@@ -8,6 +8,7 @@
 #include "weights.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,6 +68,14 @@ static void copy_file(const char *from, const char *to, const char *name) {
 }
 static void new_directory(const char *path) {
     if (!directory_remove(path, error) || !directory_create(path, error)) fail_msg("%s", error);
+}
+
+/* How many paths match. */
+static size_t count_paths(const char *pattern) {
+    glob_t found;
+    size_t count = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+    globfree(&found);
+    return count;
 }
 
 static Config config_in(const char *where) {
@@ -221,7 +230,7 @@ static void check_round_trip(const char *family, RopeLayout layout) {
     load_as(&m, committed(family), c, 1, 1);
     assert_true(directory_remove(out, error));
     if (!model_export(&m, out, committed(family), F32, error)) fail_msg("%s", error);
-    assert_false(path_exists(at("export.writing")));
+    assert_int_equal(count_paths(at("export.writing*")), 0);
     expect_mode_and_names(out, false);
     expect_same_tensors(committed(family), out, true);
     Config again = config_in(out);
@@ -269,6 +278,70 @@ static void test_bf16_export(void **state) {
     assert_non_null(strstr(text, "\"bos_token_id\": null"));
     free(text);
     weight_files_close(&s);
+    model_free(&m);
+}
+
+/* Files of the vocabulary that we do not read go along, byte by byte. */
+static void test_companions(void **state) {
+    (void)state;
+    static const char *const names[] = {"tokenizer.model", "added_tokens.json", "chat_template.jinja", "tokenizer_config.json",
+                                        "special_tokens_map.json"};
+    static const char bytes[] = "\n\0\xFFpiece";
+    Model m;
+    load(&m, committed("gpt2"));
+    new_directory(at("companions"));
+    for (int i = 0; i < 5; i++)
+        if (!file_write_text(at("companions"), names[i], bytes, sizeof bytes, error)) fail_msg("%s", error);
+    put_text(at("companions"), "README.md", "of another model");
+    if (!model_export(&m, at("with_companions"), at("companions"), F32, error)) fail_msg("%s", error);
+    for (int i = 0; i < 5; i++) {
+        size_t length;
+        char *text = file_read_text(path_of("%s/%s", at("with_companions"), names[i]), 100, &length, error);
+        if (!text) fail_msg("%s", error);
+        assert_int_equal(length, sizeof bytes);
+        assert_memory_equal(text, bytes, length);
+        free(text);
+    }
+    assert_false(path_exists(at("with_companions/README.md")));
+    model_free(&m);
+}
+
+/* The file has these values of bos, eos and pad. */
+static void expect_tokens(const char *name, const char *values) {
+    char *text = get_text(path_of("%s/%s", at("tokens"), name)), found[100] = "";
+    static const char *const keys[] = {"\"bos_token_id\": ", "\"eos_token_id\": ", "\"pad_token_id\": "};
+    for (int i = 0; i < 3; i++) {
+        const char *place = strstr(text, keys[i]);
+        if (!place) fail_msg("%s lacks %s", name, keys[i]);
+        place += strlen(keys[i]);
+        size_t used = strlen(found), length = strcspn(place, "\n");
+        length -= place[length - 1] == ',';
+        snprintf(found + used, sizeof found - used, "%s%.*s", i ? " " : "", (int)length, place);
+    }
+    if (strcmp(found, values) != 0) fail_msg("%s has %s; expected %s", name, found, values);
+    free(text);
+}
+
+/* Each token by itself, from the file of the same name first, then from the other; ids that the vocabulary lacks (of 67) from neither. */
+static void test_special_tokens(void **state) {
+    (void)state;
+    static const struct { const char *config, *generation, *in_config, *in_generation; } cases[] = {
+        {"{\"bos_token_id\": 1, \"eos_token_id\": 2}", "{\"eos_token_id\": [2, 900, 5], \"pad_token_id\": 7}", "1 2 7", "1 [2, 5] 7"},
+        {"{\"pad_token_id\": 0, \"eos_token_id\": [67, 68]}", "{\"bos_token_id\": 66}", "66 null 0", "66 null 0"},
+        {"{\"bos_token_id\": 4, \"eos_token_id\": 6, \"pad_token_id\": 8}",
+         "{\"bos_token_id\": 3, \"eos_token_id\": 5, \"pad_token_id\": -1}", "4 6 8", "3 5 8"},
+    };
+    Model m;
+    load(&m, committed("gpt2"));
+    new_directory(at("vocabulary"));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_text(at("vocabulary"), "config.json", cases[i].config);
+        put_text(at("vocabulary"), "generation_config.json", cases[i].generation);
+        new_directory(at("tokens"));
+        if (!model_directory_write(at("tokens"), &m, F32, at("vocabulary"), error)) fail_msg("%s", error);
+        expect_tokens("config.json", cases[i].in_config);
+        expect_tokens("generation_config.json", cases[i].in_generation);
+    }
     model_free(&m);
 }
 
@@ -418,9 +491,9 @@ static void rewrite_as(const char *to, const char *family, const char *named, Ch
     free(path);
 }
 
-static bool reads(const char *where) {
+static bool reads_as(const char *where, Config c) {
     Model m;
-    ModelSpec spec = {.config = config_in(where), .dtype = F32, .mode = MODEL_EVALUATE, .B = 1, .T = 1};
+    ModelSpec spec = {.config = c, .dtype = F32, .mode = MODEL_EVALUATE, .B = 1, .T = 1};
     model_create(&m, &spec, backend_find("cpu"));
     for (int64_t i = 0; i < m.table.elements; i++) ((float *)m.masters.data)[i] = 7;
     bool ok = model_read_directory(&m, where, error);
@@ -429,6 +502,8 @@ static bool reads(const char *where) {
     model_free(&m);
     return ok;
 }
+
+static bool reads(const char *where) { return reads_as(where, config_in(where)); }
 
 static void test_spellings(void **state) {
     (void)state;
@@ -475,6 +550,45 @@ static void test_crop(void **state) {
 }
 
 /* ---- refusals --------------------------------------------------------------------------------------------------------------- */
+
+/* The directory's config with settings on top, as --model and other options make it. */
+static Config config_with(const char *where, const char *settings) {
+    Options o;
+    Config saved = config_in(where), c;
+    options_defaults(&o);
+    if (!options_parse_text(&o, settings, strlen(settings), "test", error)) fail_msg("%s", error);
+    config_to_options(&saved, &o);
+    if (!config_from_options(&c, &o, error)) fail_msg("%s", error);
+    options_release(&train_options, &o);
+    return c;
+}
+
+/* Weights of one architecture make no other, whether tensors would fit or not. */
+static void test_other_architectures(void **state) {
+    (void)state;
+    static const struct { const char *name, *settings, *field, *held, *asked; } cases[] = {
+        {"llama", "activation=gelu\n", "activation", "swiglu", "gelu"},
+        {"llama_shards", "activation=relu2\n", "activation", "swiglu", "relu2"},
+        {"llama", "activation=silu\nn_hidden=96\n", "activation", "swiglu", "silu"},
+        {"gpt_neox", "activation=relu\n", "activation", "gelu-erf", "relu"},
+        {"gpt2", "pos=rope\n", "pos", "learned", "rope"}, {"llama", "pos=learned\n", "pos", "rope", "learned"},
+        {"llama", "norm=layernorm\n", "norm", "rmsnorm", "layernorm"}, {"llama", "norm=layernorm\nbias=1\n", "bias", "0", "1"},
+        {"llama", "norm=none\n", "norm", "rmsnorm", "none"}, {"llama", "norm_place=post\n", "norm_place", "pre", "post"},
+        {"gpt_neox", "qk_norm=1\n", "qk_norm", "0", "1"}, {"qwen3", "qk_norm=0\n", "qk_norm", "1", "0"},
+        {"llama", "qkv_bias=1\n", "qkv_bias", "0", "1"}, {"llama", "tie=1\n", "tie", "0", "1"}, {"qwen2", "tie=0\n", "tie", "1", "0"},
+        {"gpt2", "tie=0\n", "tie", "1", "0"}, {"gpt2", "n_head=2\nn_kv_head=2\nhead_size=16\n", "n_head", "4", "2"},
+        {"qwen3", "n_kv_head=4\n", "n_kv_head", "2", "4"}, {"gpt2", "vocab_size=60\n", "vocab_size", "67", "60"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Config c = config_with(committed(cases[i].name), cases[i].settings);
+        if (reads_as(committed(cases[i].name), c)) fail_msg("%s is read with %s", cases[i].name, cases[i].settings);
+        expect_error(path_of("%s holds a ", committed(cases[i].name)));
+        expect_error(path_of("%s is %s in the checkpoint, but %s was asked for; leave", cases[i].field, cases[i].held, cases[i].asked));
+    }
+    static const char *const accepted[] = {"dropout=0.3\n", "rope_base=777\n", "norm_eps=1e-3\n", "max_seq_len=100\n",
+                                           "rope_layout=interleaved\n"};
+    for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++)
+        if (!reads_as(committed("llama"), config_with(committed("llama"), accepted[i]))) fail_msg("%s: %s", accepted[i], error);
+}
 
 static void test_damaged_tensors(void **state) {
     (void)state;
@@ -605,6 +719,10 @@ static void test_other_directories(void **state) {
     put_text(at("bare"), "pytorch_model.bin", "PK");
     assert_false(reads(at("bare")));
     expect_error("save_pretrained()");
+    put_text(at("bare"), "adapter_config.json", "{}");
+    assert_false(reads(at("bare")));
+    expect_error("holds adapter_config.json: an adapter, which this engine lacks");
+    unlink(at("bare/adapter_config.json"));
     put_text(at("bare"), "model.safetensors", "short");
     assert_false(reads(at("bare")));
     expect_error("too short");
@@ -636,12 +754,30 @@ static void test_export_failures(void **state) {
     new_directory(at("name"));
     assert_false(model_export(&m, at("name"), NULL, F32, error));
     expect_error("exists already");
-    /* what a killed export left is no obstacle */
+    /* whatever names like its own there are, it makes a new one, and removes no other */
     assert_true(directory_remove(at("name"), error));
-    new_directory(at("name.writing"));
-    put_text(at("name.writing"), "junk", "junk");
+    const char *others[] = {at("name.writing"), path_of("%s/name.writing-%d-0", directory, (int)getpid())};
+    for (int i = 0; i < 2; i++) {
+        new_directory(others[i]);
+        put_text(others[i], "mine", "mine");
+    }
     if (!model_export(&m, at("name"), NULL, F32, error)) fail_msg("%s", error);
-    assert_false(path_exists(at("name/junk")));
+    assert_int_equal(count_paths(at("name/*")), 3);
+    if (!model_export(&m, at("not/yet/there/"), NULL, F32, error)) fail_msg("%s", error);
+    assert_int_equal(count_paths(at("not/yet/*")), 1);
+    /* nor does it leave one that it could not finish */
+    assert_true(directory_remove(at("name"), error));
+    new_directory(at("odd"));
+    new_directory(at("odd/merges.txt"));
+    assert_false(model_export(&m, at("name"), at("odd"), F32, error));
+    assert_int_equal(count_paths(at("name.writing*")), 2);
+    for (int i = 0; i < 2; i++) assert_true(path_exists(path_of("%s/mine", others[i])));
+    struct stat status;
+    mode_t mask = umask(027);
+    bool exported = model_export(&m, at("name"), NULL, F32, error);
+    umask(mask);
+    assert_true(exported && stat(at("name"), &status) == 0);
+    assert_int_equal(status.st_mode & 0777, 0750);
     model_free(&m);
 }
 
@@ -650,6 +786,7 @@ int main(void) {
         cmocka_unit_test(test_logits), cmocka_unit_test(test_configs), cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_bf16_export), cmocka_unit_test(test_native), cmocka_unit_test(test_earlier_checkpoint),
         cmocka_unit_test(test_families), cmocka_unit_test(test_spellings), cmocka_unit_test(test_crop),
+        cmocka_unit_test(test_other_architectures), cmocka_unit_test(test_companions), cmocka_unit_test(test_special_tokens),
         cmocka_unit_test(test_damaged_tensors), cmocka_unit_test(test_tied_head), cmocka_unit_test(test_shards),
         cmocka_unit_test(test_other_directories), cmocka_unit_test(test_export_failures),
     };

@@ -261,7 +261,7 @@ static bool parse_items(Parser *p, Json *out, int depth) {
             out->items = xrealloc(out->items, capacity * sizeof *out->items);
         }
         if (++p->values > FREE_VALUES + (size_t)(p->at - p->start) / BYTES_OF_VALUE)
-            return refuse(p, p->at, "%zu values are too many for a text as short as up to here", p->values);
+            return refuse(p, p->at, "too many values: %zu in %zu bytes", p->values, (size_t)(p->at - p->start));
         Json *item = &out->items[out->count++];
         *item = (Json){ 0 };
         if (object && !parse_key(p, &item->key)) return false;

@@ -334,6 +334,44 @@ static void a_vocabulary_is_quick(void **state) {
     assert_true(seconds < 1.5);   /* about 0.02; a plain search would take some ten seconds */
 }
 
+/* ---- A tree for its text ---- */
+
+/* `count` times the piece in an array. */
+static Json *array_of(const char *piece, size_t count) {
+    size_t size = strlen(piece), whole = count * (size + 1) + 1;
+    char *text = malloc(whole);
+    for (size_t i = 0; i < count; i++) {
+        text[i * (size + 1)] = i ? ',' : '[';
+        memcpy(text + i * (size + 1) + 1, piece, size);
+    }
+    text[whole - 1] = ']';
+    snprintf(error, sizeof error, "none");
+    Json *json = json_parse(text, whole, error, sizeof error);
+    free(text);
+    return json;
+}
+
+/* As many values as files have are read; what would only fill the memory is refused at once. */
+static void values_are_limited(void **state) {
+    (void)state;
+    static const struct { const char *piece; size_t count; } accepted[] = {
+        { "0", 2000000 }, { "1234567", 2400000 }, { "[\"a\",\"b\"]", 300000 } };
+    for (int i = 0; i < 3; i++) {
+        Json *json = array_of(accepted[i].piece, accepted[i].count);
+        if (!json) fail_msg("%zu times %s: %s", accepted[i].count, accepted[i].piece, error);
+        assert_int_equal(json->count, accepted[i].count);
+        json_free(json);
+    }
+    static const struct { const char *piece; size_t count; } refused[] = { { "0", 47500000 }, { "[]", 20000000 }, { "{\"\":0}", 8000000 } };
+    for (int i = 0; i < 3; i++) {
+        clock_t start = clock();
+        assert_null(array_of(refused[i].piece, refused[i].count));
+        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        if (!strstr(error, "too many values: ")) fail_msg("%s: %s", refused[i].piece, error);
+        if (seconds > 5) fail_msg("%s: %g s", refused[i].piece, seconds);
+    }
+}
+
 /* ---- What is written ---- */
 
 static char written[256];
@@ -432,6 +470,7 @@ int main(void) {
         cmocka_unit_test(typed_members),
         cmocka_unit_test(objects_of_every_size),
         cmocka_unit_test(a_vocabulary_is_quick),
+        cmocka_unit_test(values_are_limited),
         cmocka_unit_test(strings_written),
         cmocka_unit_test(numbers_written),
         cmocka_unit_test(numbers_read_back_the_same),

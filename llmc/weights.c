@@ -329,8 +329,8 @@ static bool check_tied_head(const TensorIndex *index, const WeightLayout *layout
     for (int i = 0; i < layout->count; i++)
         if (layout->tensors[i].parameter->kind == PARAMETER_wte) wte = tensors_find(index, layout->tensors[i].name);
     bool same = head->dtype == wte->dtype && head->bytes == wte->bytes && memcmp(head->data, wte->data, head->bytes) == 0;
-    return same || file_error(error, "tensor '%.150s' differs from the embedding, but the two are tied; remove it, or set tie_word_embeddings to "
-                                 "false in config.json", head->name);
+    return same || file_error(error, "tensor '%.150s' differs from the embedding, but the two are tied; remove it, or set "
+                                     "tie_word_embeddings to false in config.json", head->name);
 }
 
 /* Every tensor of the files belongs to a parameter, or is known to belong to none. */
