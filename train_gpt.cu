@@ -225,43 +225,32 @@ static void open_evaluation(Trainer *t, const char *vocabulary) {
 static void report_bad_numbers(const char *op, int output);
 static const Trainer *current_trainer;   /* for report_bad_numbers */
 
-static void open_trainer(Trainer *t, int argc, char **argv) {
-    char error[ERROR_SIZE];
-    bool resuming;
-    Options *o = &t->options;
-    options_parse(&train_options, o, argc, argv);
-    cut_trailing_slashes(o->out);
-    char *weights = resolve_options(o, &resuming);
-    if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
-    if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
-    if (o->export_[0]) export_model(o, weights);
-    if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
-    int64_t most = resolve_batch(o);
+static void open_backend(Trainer *t) {
+    const Options *o = &t->options;
     t->backend = backend_find(o->device);
     if (!t->backend && backend_missing(o->device))
         die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
     if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
     BackendSettings settings = settings_from_options(o);
     t->backend->configure(&settings);
-    if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
-    bool sized = o->vocab_size || t->dataset.vocab_size;
-    t->spec = resolve_spec(o, &t->dataset, t->backend);
-    if (o->print_config) config_write_json(stdout, &t->spec.config);
-    if (o->plan) plan_print(&t->spec, t->backend, o->grad_accum);
-    if (o->print_config || o->plan) exit(0);
-    plan_check_memory(&t->spec, t->backend);
-    if (o->check_numerics) t->backend = backend_checked(t->backend, report_bad_numbers);
-    else if (o->profile) t->backend = backend_timed(t->backend);
+}
+
+/* weights: the directory that the model comes from, or NULL; most: micro-batches in the largest step */
+static void open_data(Trainer *t, const char *weights, int64_t most, bool sized) {
+    const Options *o = &t->options;
+    const char *beside = t->dataset.directory;
     t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
-    const char *vocabulary = t->dataset.directory && tokenizer_present(t->dataset.directory) ? t->dataset.directory : weights;
-    if (vocabulary) t->vocabulary = xstrdup(vocabulary);
-    open_evaluation(t, t->vocabulary);
+    if (!beside || !tokenizer_present(beside)) beside = weights;
+    if (beside) t->vocabulary = xstrdup(beside);
     t->tokens = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->tokens);
     t->targets = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->targets);
-    print_banner(t);
+}
 
+static void open_model(Trainer *t, const char *weights, bool resuming) {
+    char error[ERROR_SIZE];
+    const Options *o = &t->options;
     model_create(&t->model, &t->spec, t->backend);
     t->model.use_graphs = o->graphs != 0;
     t->model.state.seed = (uint64_t)o->seed;
@@ -275,6 +264,34 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     } else {
         model_init_weights(&t->model, (int)o->init_scheme, (uint64_t)o->seed);
     }
+}
+
+static void open_trainer(Trainer *t, int argc, char **argv) {
+    char error[ERROR_SIZE];
+    bool resuming;
+    Options *o = &t->options;
+    options_parse(&train_options, o, argc, argv);
+    cut_trailing_slashes(o->out);
+    char *weights = resolve_options(o, &resuming);
+    if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
+    if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
+    if (o->export_[0]) export_model(o, weights);
+    if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
+    int64_t most = resolve_batch(o);
+    open_backend(t);
+    if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
+    bool sized = o->vocab_size || t->dataset.vocab_size;
+    t->spec = resolve_spec(o, &t->dataset, t->backend);
+    if (o->print_config) config_write_json(stdout, &t->spec.config);
+    if (o->plan) plan_print(&t->spec, t->backend, o->grad_accum);
+    if (o->print_config || o->plan) exit(0);
+    plan_check_memory(&t->spec, t->backend);
+    if (o->check_numerics) t->backend = backend_checked(t->backend, report_bad_numbers);
+    else if (o->profile) t->backend = backend_timed(t->backend);
+    open_data(t, weights, most, sized);
+    open_evaluation(t, t->vocabulary);
+    print_banner(t);
+    open_model(t, weights, resuming);
     if (!o->eval_only) open_run(t, resuming);
     t->saved_step = resuming ? t->run.step : -1;
     free(weights);

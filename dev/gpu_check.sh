@@ -7,7 +7,8 @@
 #   test          the ops' tests and test_gpt on the device, in fp32 and bf16, and the tests of single instructions and of cuDNN
 #   determinism   equal checkpoints from equal runs, from a resumed one, and with and without graphs
 #   sanitize      compute-sanitizer's memcheck and racecheck over the ops' tests and a small training run
-#   bench MODEL   our speed and PyTorch's, turn about, twice (gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M)
+#   bench MODEL   our speed and PyTorch's, turn about, twice (gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M;
+#                 tinystories-17M and llama-350M: ours alone)
 #   all           one after another
 #
 # A stage takes 8 minutes at most. What it does not get to is left for the next call, which passes over what this same build has passed already
@@ -49,8 +50,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 case $model in
-'' | gpt2-124M | gpt2-350M | gpt2-774M | gpt2-1558M) ;;
-*) complain "no model '$model'; there is gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M" ;;
+'' | gpt2-124M | gpt2-350M | gpt2-774M | gpt2-1558M | tinystories-17M | llama-350M) ;;
+*) complain "no model '$model'; there is gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M, tinystories-17M, llama-350M" ;;
 esac
 [ -n "$stages" ] || usage
 
@@ -330,6 +331,7 @@ bench_model() {
     case $1 in gpt2-124M) rows=64 steps=10 ;; gpt2-350M) rows=32 steps=5 ;; gpt2-774M) rows=16 steps=4 ;; *) rows=8 steps=3 ;; esac
     python=$(command -v python3)
     [ -n "$python" ] || note "$1, PyTorch" skipped "there is no python3 here"
+    case $1 in gpt2-*) ;; *) python='' ;; esac   # dev/bench_pytorch.py has GPT-2 alone
     for round in 1 2; do
         measure "$1, own, round $round" 240 "$build/dev/bench" --seconds 10 --model "$1" --device "$device" --json "$work/figures" \
             --algorithms "$build/matmul_algorithms.txt"
@@ -352,7 +354,7 @@ run_stage() {
 case $stages in
 all)
     for stage in build test determinism sanitize; do run_stage $stage; done
-    for model in gpt2-124M gpt2-350M gpt2-774M gpt2-1558M; do run_stage bench $model; done
+    for model in gpt2-124M gpt2-350M gpt2-774M gpt2-1558M tinystories-17M llama-350M; do run_stage bench $model; done
     ;;
 *) run_stage "$stages" "$model" ;;
 esac
