@@ -3,6 +3,7 @@
 #include "llmc/error.h"
 #include "llmc/plan.h"
 #include "llmc/sampler.h"
+#include "llmc/token_stream.h"
 #include "llmc/tokenizer.h"
 
 #include <stdio.h>
@@ -69,29 +70,24 @@ static void next_logits(Writer *w, float *logits) {
     w->cached = w->length;
 }
 
-static void print_token(const Tokenizer *tokenizer, int32_t token) {
-    size_t length;
-    const char *bytes = tokenizer_token(tokenizer, token, &length);
-    if (bytes) fwrite(bytes, 1, length, stdout);
-    fflush(stdout);
-}
-
 static void write_sample(Model *m, const SampleOptions *o, const Tokenizer *tokenizer, const int32_t *prompt, int64_t prompt_length, int64_t number) {
     Writer w = {m, o->cache, xmalloc((size_t)m->spec.T * sizeof(int32_t)), 0, 0};
     float *logits = xmalloc((size_t)m->config.V * sizeof *logits);
     int64_t vocabulary = tokenizer_vocab_size(tokenizer) < m->config.V ? tokenizer_vocab_size(tokenizer) : m->config.V;
+    TokenPrinter printer = {.tokenizer = tokenizer};
     Sampler sampler;
     sampler_create(&sampler, vocabulary, o->temperature, o->top_k, o->top_p, (uint64_t)(o->seed + number));
     for (int64_t i = 0; i < prompt_length; i++) append(&w, prompt[i]);
-    for (int64_t i = 0; i < prompt_length; i++) print_token(tokenizer, prompt[i]);
+    for (int64_t i = 0; i < prompt_length; i++) print_token(&printer, prompt[i]);
     for (int64_t i = 0; i < o->max_tokens; i++) {
         next_logits(&w, logits);
         int32_t token = sampler_next(&sampler, logits);
         if (token < 0) die("the model's logits are not finite: its weights are broken");
         if (token == tokenizer_end_of_text(tokenizer)) break;
-        print_token(tokenizer, token);
+        print_token(&printer, token);
         append(&w, token);
     }
+    print_end(&printer);
     printf("\n");
     sampler_free(&sampler);
     free(logits);

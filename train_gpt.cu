@@ -88,6 +88,17 @@ static char *resolve_options(Options *o, bool *resuming) {
     return directory;
 }
 
+/* Data of one's own is not validated on the default text: where only -i is given, -j is its name with val for train. */
+static void resolve_val_data(Options *o) {
+    if (o->from.train_data < FROM_FILE || o->from.val_data > FROM_DEFAULT) return;
+    char *name = strrchr(o->train_data, '/'), *at = NULL;
+    for (char *found = name ? name : o->train_data; (found = strstr(found, "train")); found++) at = found;
+    if (!at) die("--train-data %s is given without --val-data; name the validation tokens too", o->train_data);
+    char *val = xprintf("%.*sval%s", (int)(at - o->train_data), o->train_data, at + strlen("train"));
+    free(o->val_data);
+    o->val_data = val;
+}
+
 /* Micro-batches from --total-batch, and the largest number of them in any step. */
 static int64_t resolve_batch(Options *o) {
     char error[ERROR_SIZE];
@@ -210,12 +221,23 @@ static void cut_trailing_slashes(char *path) {
     for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
 }
 
+/* A loss on tokens of another vocabulary would mean nothing. */
+static void check_same_vocabulary(const Trainer *t, const DatasetInfo *val) {
+    const DatasetInfo *train = &t->dataset;
+    bool sizes = train->vocab_size && val->vocab_size && train->vocab_size != val->vocab_size;
+    bool files = train->directory && val->directory && tokenizer_present(train->directory) && tokenizer_present(val->directory)
+              && tokenizer_checksum(train->directory) != tokenizer_checksum(val->directory);
+    if (sizes || files)
+        die("the vocabulary of --val-data %s is not that of --train-data %s; give tokens of one vocabulary", t->options.val_data, t->options.train_data);
+}
+
 /* What evaluation needs besides the loaders. */
 static void open_evaluation(Trainer *t, const char *vocabulary) {
     char error[ERROR_SIZE];
     const Options *o = &t->options;
     DatasetInfo val;
     if (!dataset_info_read(&val, o->val_data, error)) die("%s", error);
+    check_same_vocabulary(t, &val);
     t->val_bytes_per_token = dataset_bytes_per_token(&val, dataloader_tokens(t->val));
     dataset_info_free(&val);
     if (o->hellaswag[0]) t->hellaswag = hellaswag_open(o->hellaswag, vocabulary, t->spec.config.V, o->hellaswag_limit, error);
@@ -244,6 +266,8 @@ static void open_data(Trainer *t, const char *weights, int64_t most, bool sized)
     if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
     if (!beside || !tokenizer_present(beside)) beside = weights;
     if (beside) t->vocabulary = xstrdup(beside);
+    snprintf(t->run.data, sizeof t->run.data, "%lld files of %lld tokens, vocabulary %08x", (long long)dataloader_files(t->train),
+             (long long)dataloader_tokens(t->train), beside ? (unsigned)tokenizer_checksum(beside) : 0);
     t->tokens = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->tokens);
     t->targets = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->targets);
 }
@@ -257,7 +281,12 @@ static void open_model(Trainer *t, const char *weights, bool resuming) {
     t->model.adamw = adamw_from_options(o);
     t->run.best_val_loss = INFINITY;
     if (weights && resuming && !o->eval_only) {
+        RunState now = t->run;
         if (!checkpoint_load(weights, &t->model, &t->run, error)) die("cannot resume from %s: %s", weights, error);
+        if (t->run.data[0] && strcmp(t->run.data, now.data) != 0 && o->from.train_data < FROM_FILE)
+            die("cannot resume from %s: it was trained on %s, but %s has %s; put the data back, or say with --train-data what to go on with", weights,
+                t->run.data, o->train_data, now.data);
+        memcpy(t->run.data, now.data, sizeof now.data);
         printf("resume  %s: step %lld\n", weights, (long long)t->run.step);
     } else if (weights) {
         if (!model_read_directory(&t->model, weights, error)) die("%s", error);
@@ -277,6 +306,7 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
     if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
     if (o->export_[0]) export_model(o, weights);
     if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
+    resolve_val_data(o);
     int64_t most = resolve_batch(o);
     open_backend(t);
     if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
@@ -299,23 +329,36 @@ static void open_trainer(Trainer *t, int argc, char **argv) {
 
 /* ---- evaluation ------------------------------------------------------------------------------------------------------------- */
 
-/* Mean loss over --eval-batches micro-batches spread evenly over the split, always the same ones; over all of it if that is 0. */
-static double evaluate(Trainer *t, DataLoader *loader) {
-    int64_t B = t->spec.B, rows = dataloader_rows(loader), batches = t->options.eval_batches, valid = 0;
-    int64_t all = (rows + B - 1) / B;
-    if (batches == 0 || batches > all) batches = all;
+/* Targets of the last rows that are not of this batch. Returns how many of all are left. */
+static int64_t mask_rows(const Trainer *t, int64_t rows) {
+    int64_t B = t->spec.B, T = t->spec.T, valid = 0;
+    for (int64_t i = 0; i < B * T; i++) {
+        if (i >= rows * T) t->targets[i] = -1;
+        valid += t->targets[i] >= 0;
+    }
+    return valid;
+}
+
+/* Mean loss over so many micro-batches spread evenly over the split, always the same ones; over all of it, each row once, if they are enough. */
+static double evaluate(Trainer *t, DataLoader *loader, int64_t batches) {
+    int64_t B = t->spec.B, rows = dataloader_rows(loader), valid = 0, all = (rows + B - 1) / B;
+    bool whole = batches >= all;
+    if (whole) batches = all;
     double sum = 0;
     for (int64_t i = 0; i < batches; i++) {
-        int64_t n = dataloader_batch_in_order(loader, i * rows / batches, B, t->tokens, t->targets);
+        int64_t first = whole ? i * B : i * rows / batches;
+        dataloader_batch_in_order(loader, first, B, t->tokens, t->targets);
+        valid += mask_rows(t, whole && rows - first < B ? rows - first : B);
         sum += model_evaluate(&t->model, t->tokens, t->targets);
-        valid += n;
     }
     return valid > 0 ? sum / (double)valid : 0;
 }
 
 static void measure(Trainer *t, StepReport *report) {
-    report->train_loss = evaluate(t, t->train);
-    report->val_loss = evaluate(t, t->val);
+    int64_t B = t->spec.B, batches = t->options.eval_batches;
+    if (batches == 0) batches = (dataloader_rows(t->val) + B - 1) / B;
+    report->train_loss = evaluate(t, t->train, batches);
+    report->val_loss = evaluate(t, t->val, batches);
     report->val_bits_per_byte = bits_per_byte(report->val_loss, t->val_bytes_per_token);
     if (!t->hellaswag) return;
     HellaswagScore score = hellaswag_evaluate(t->hellaswag, &t->model);

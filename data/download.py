@@ -1,12 +1,15 @@
 """Downloads files: several at a time, resumed, retried, checked, from a mirror if there is one (README.md, "Downloads").
 
-A file appears under its name when it is whole and has been checked; until then it is NAME.part. NAME.sha256 keeps what it was."""
+A file appears under its name when it is whole and has been checked; until then it is NAME.part, which only that process touches that has
+locked it. NAME.sha256 keeps what it was."""
+import contextlib
 import fcntl
 import hashlib
 import http.client
 import os
 import re
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -18,6 +21,7 @@ from common import Failure, bytes_text, map_ahead, reason, remove, say, size_of
 
 WORKERS = 4            # downloads at a time
 TRIES = 5              # one after another that bring nothing, before a server is given up
+TRIES_OF_NAME = 2      # where not even its name is known
 FIRST_WAIT = 1.0       # seconds before the second try, doubled for each further one
 TIMEOUT = 30.0         # seconds of silence
 PIECE = 1 << 20
@@ -26,6 +30,12 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)   # answers that may be better nex
 
 class Interrupted(Exception):
     """Try again: what has come so far is kept."""
+    tries = TRIES
+
+
+class NameUnknown(Interrupted):
+    """Most likely there is no network."""
+    tries = TRIES_OF_NAME
 
 
 class GivenUp(Exception):
@@ -60,6 +70,14 @@ def record_sha256(path, digest):
         file.write(f"{digest}  {os.path.basename(path)}\n")
 
 
+def is_at(file, path):
+    """Whether the opened file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 # ---- One answer of a server ----
 
 class Redirects(urllib.request.HTTPRedirectHandler):
@@ -73,14 +91,14 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(request, answer, code, message, headers, url)
 
 
-def ask(url, start, etag):
-    """Opens url from byte `start` on, if the file is still the one that had this etag. Returns the answer, and the sha256 named on the
-    way or ""."""
+def ask(url, start, version):
+    """Opens url from byte `start` on, if the file is still the one that had this version_of(). Returns the answer, and the sha256 named
+    on the way or ""."""
     headers = {"User-Agent": "train_gpt", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-        if etag:
-            headers["If-Range"] = etag
+        if version:
+            headers["If-Range"] = version
     redirects = Redirects()
     opener = urllib.request.build_opener(redirects)
     try:
@@ -92,9 +110,22 @@ def ask(url, start, etag):
         answer = f"the server answers {error.code} {error.reason}"
         raise (Interrupted if error.code in PASSING else GivenUp)(answer) from None
     except (OSError, http.client.HTTPException) as error:   # URLError is an OSError
-        raise Interrupted(reason(getattr(error, "reason", error))) from None
+        cause = getattr(error, "reason", error)
+        raise (NameUnknown if isinstance(cause, socket.gaierror) else Interrupted)(reason(cause)) from None
     except ValueError as error:
         raise GivenUp(str(error)) from None
+
+
+def version_of(answer):
+    """By which a server knows a file again: its ETag, else its date, or "". A weak ETag does not promise the same bytes."""
+    etag = answer.headers.get("ETag") or ""
+    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified") or ""
+
+
+def is_another(answer, version):
+    """Whether what is resumed is of another version, which a server that does not know If-Range sends."""
+    given = answer.headers.get("Last-Modified" if version.endswith("GMT") else "ETag")
+    return bool(version and given and given != version)
 
 
 def length_of(answer):
@@ -211,8 +242,6 @@ class Store:
                 self.failure = self.failure or failure
                 self.stop.set()
                 raise
-            finally:
-                self.tidy(path)
         self.there.add(file.name)
         return path
 
@@ -236,14 +265,35 @@ class Store:
             except OSError:
                 return
 
-    def download(self, file, path):
-        urls = (self.mirror.rstrip("/") + "/" + urllib.parse.quote(file.name),) if self.mirror else file.urls
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path + ".part", "ab") as part:
+    @contextlib.contextmanager
+    def locked_part(self, path):
+        """NAME.part, opened, locked and, afterwards, tidied. None if another process has made the file meanwhile."""
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            opened = open(path + ".part", "ab")
+        except OSError as error:
+            raise Failure(f"cannot write '{path}.part': {reason(error)}") from None
+        with opened as part:
             try:
                 fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise Failure(f"another process is downloading '{path}'; wait for it, or end it") from None
+            if not is_at(part, path + ".part"):   # what was opened has got its name, or was removed, before it was locked
+                if not os.path.exists(path):
+                    raise Failure(f"another process has just given up downloading '{path}'; try again")
+                yield None
+                return
+            try:
+                yield None if os.path.exists(path) else part
+            finally:
+                if not os.path.exists(path + ".part") or is_at(part, path + ".part"):
+                    self.tidy(path)
+
+    def download(self, file, path):
+        urls = (self.mirror.rstrip("/") + "/" + urllib.parse.quote(file.name),) if self.mirror else file.urls
+        with self.locked_part(path) as part:
+            if not part:
+                return
             self.progress.keep(part.tell())
             tried = []
             for url in urls:
@@ -263,30 +313,24 @@ class Store:
     def receive_all(self, url, file, part):
         """The whole file, by as many tries as it takes while they bring something. Returns its sha256; what fails the check is thrown
         away."""
-        tries = 1
+        tries, expected = 1, file.sha256 or recorded_sha256(part.name[:-len(".part")])
         while True:
             before = part.seek(0, os.SEEK_END)
             try:
-                named = self.receive(url, part)
+                named = self.receive(url, part, expected)
                 return self.check(file, part, named, resumed=before > 0)
             except Interrupted as problem:
                 tries = 1 if part.seek(0, os.SEEK_END) > before else tries + 1
-                if tries > TRIES:
-                    raise GivenUp(f"{problem}, {TRIES} times") from None
+                if tries > problem.tries:
+                    raise GivenUp(f"{problem}, {tries - 1} times") from None
                 wait = FIRST_WAIT * 2 ** max(tries - 2, 0)
                 say(f"{file.name}: {problem}; trying again in {wait:.0f} s")
                 if self.stop.wait(wait):
                     raise Stopped() from None
 
-    def receive(self, url, part):
+    def receive(self, url, part, expected):
         """One try. Returns the sha256 that the server names, or ""."""
-        etag_path = part.name + ".etag"
-        etag = ""
-        if os.path.exists(etag_path):
-            with open(etag_path, encoding="latin-1") as file:
-                etag = file.read()
-        size = part.seek(0, os.SEEK_END)
-        answer, named = ask(url, size, etag)
+        answer, named, size = self.resume(url, part, expected)
         with answer:
             if answer.status == 416:
                 if whole_length(answer) == size:
@@ -299,7 +343,7 @@ class Store:
                 if start != 0:
                     raise Interrupted("the server sends another part than was asked for")
             if answer.status != 206:
-                self.keep_etag(etag_path, answer.headers.get("ETag") or "")
+                self.keep_version(part.name + ".etag", version_of(answer))
             length = length_of(answer)
             self.require_space(part.name, length)
             self.copy(answer, part)
@@ -307,17 +351,32 @@ class Store:
                 raise Interrupted(f"the connection ended after {bytes_text(part.tell())} of {bytes_text(start + length)}")
         return named
 
+    def resume(self, url, part, expected):
+        """Asks for the rest of the file, or for all of it where nothing would tell that the rest is of another version. Returns what
+        ask() does, and the byte that was asked for."""
+        version_path, version = part.name + ".etag", ""
+        if os.path.exists(version_path):
+            with open(version_path, encoding="latin-1") as file:
+                version = file.read()
+        size = part.seek(0, os.SEEK_END)
+        answer, named = ask(url, size, version)
+        if size and answer.status != 200 and (is_another(answer, version) or not (version or expected or named)):
+            answer.close()
+            self.restart(part)
+            answer, named = ask(url, 0, "")
+        return answer, named, part.tell()
+
     def restart(self, part):
         self.progress.keep(-part.tell())
         part.truncate(0)
         part.seek(0)
 
     @staticmethod
-    def keep_etag(path, etag):
+    def keep_version(path, version):
         remove(path)
-        if etag and not etag.startswith("W/"):   # weak ones do not promise the same bytes
+        if version:
             with open(path, "w", encoding="latin-1") as file:
-                file.write(etag)
+                file.write(version)
 
     @staticmethod
     def require_space(path, length):

@@ -6,6 +6,7 @@ import http.server
 import os
 import re
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ import download
 from catalog import Remote
 
 TEXT = bytes(range(251)) * 4000   # a megabyte
+MONDAY = "Mon, 01 Jan 2024 00:00:00 GMT"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,9 +51,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_file(server, text)
 
     def send_file(self, server, text):
-        headers = {"ETag": server.etag} if server.etag else {}
+        headers = {**({"ETag": server.etag} if server.etag else {}), **({"Last-Modified": server.date} if server.date else {})}
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        same = self.headers.get("If-Range") in (None, server.etag)
+        same = server.any_range or self.headers.get("If-Range") in (None, server.etag, server.date)
         start = int(asked.group(1)) if asked and server.ranges and same else 0
         if start >= len(text) > 0:
             self.send(416, b"", {"Content-Range": f"bytes */{len(text)}"})
@@ -85,7 +87,8 @@ def serving(files, **fields):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files = files
     server.lock = threading.Lock()
-    server.ranges, server.etag, server.busy_answers = True, "", 0
+    server.ranges, server.etag, server.date, server.busy_answers = True, "", "", 0
+    server.any_range = False   # heeds no If-Range
     server.cuts, server.silences, server.redirects = [], [], {}   # one each answer; after them no more
     server.asked, server.busy, server.busiest = [], 0, 0
     for name, value in fields.items():
@@ -182,28 +185,52 @@ class DownloadTest(Directory):
 
     def test_tries_that_bring_something_do_not_count(self):
         with serving({"/a.txt": TEXT}, cuts=[50_000] * (3 * download.TRIES)) as server:
-            self.fetch(server)
+            self.fetch(server, sha256(TEXT))
         self.check_whole()
 
     def test_what_an_earlier_run_left_is_used(self):
         write(self.path + ".part", TEXT[:1000])
         with serving({"/a.txt": TEXT}) as server:
-            self.fetch(server)
+            self.fetch(server, sha256(TEXT))
             self.assertEqual(server.asked, [("/a.txt", "bytes=1000-")])
         self.check_whole()
 
+    def test_what_was_kept_is_not_used_if_nothing_tells_its_version(self):
+        for kept in (b"old" * 9000, b"o" * len(TEXT)):
+            write(self.path + ".part", kept)
+            with serving({"/a.txt": TEXT}) as server:
+                self.fetch(server)
+                self.assertEqual(server.asked, [("/a.txt", f"bytes={len(kept)}-"), ("/a.txt", None)])
+            self.check_whole()
+            os.remove(self.path)
+            os.remove(self.path + ".sha256")
+
     def test_what_was_kept_of_another_version_is_not_used(self):
-        with serving({"/a.txt": b"old" * 9000}, etag='"old"', cuts=[9000] + [0] * download.TRIES) as server:
-            self.fails("5 times", lambda: self.fetch(server))
-        self.assertEqual(self.left(), ["a.txt.part", "a.txt.part.etag"])
-        with serving({"/a.txt": TEXT}, etag='"new"') as server:
-            self.fetch(server)
-        self.check_whole()
+        """Known by its ETag or its date; by servers that compare these, and by what others answer."""
+        for old, new in (({"etag": '"old"'}, {"etag": '"new"'}), ({"date": MONDAY}, {"date": MONDAY.replace("Mon, 01", "Tue, 02")})):
+            for any_range in (False, True):
+                with serving({"/a.txt": b"old" * 9000}, cuts=[9000] + [0] * download.TRIES, **old) as server:
+                    self.fails("5 times", lambda: self.fetch(server))
+                self.assertEqual(self.left(), ["a.txt.part", "a.txt.part.etag"])
+                with serving({"/a.txt": TEXT}, any_range=any_range, **new) as server:
+                    self.fetch(server)
+                self.check_whole()
+                os.remove(self.path)
+                os.remove(self.path + ".sha256")
+
+    def test_the_same_version_is_continued(self):
+        for version in ({"etag": '"one"'}, {"date": MONDAY}, {"etag": 'W/"one"', "date": MONDAY}):
+            with serving({"/a.txt": TEXT}, cuts=[9000], **version) as server:
+                self.fetch(server)
+                self.assertEqual(server.asked, [("/a.txt", None), ("/a.txt", "bytes=9000-")])
+            self.check_whole()
+            os.remove(self.path)
+            os.remove(self.path + ".sha256")
 
     def test_all_was_kept(self):
         write(self.path + ".part", TEXT)
         with serving({"/a.txt": TEXT}) as server:
-            self.fetch(server)
+            self.fetch(server, sha256(TEXT))
             self.assertEqual(len(server.asked), 1)
         self.check_whole()
 
@@ -289,6 +316,37 @@ class DownloadTest(Directory):
         with serving({"/a.txt": TEXT}) as server, open(self.path + ".part", "ab") as part:
             fcntl.flock(part, fcntl.LOCK_EX)
             self.fails("another process is downloading", lambda: self.fetch(server))
+            self.assertEqual(self.left(), ["a.txt.part"])   # empty so far, and not ours
+
+    def test_another_process_that_is_faster(self):
+        """It finishes, or gives up, between our opening its file and locking it."""
+        def lock_late(_file, _how):
+            finish()
+
+        with serving({"/a.txt": TEXT}) as server, unittest.mock.patch.object(download.fcntl, "flock", lock_late):
+            def finish():
+                write(self.path + ".part", TEXT)
+                os.rename(self.path + ".part", self.path)
+                write(self.path + ".part", b"of a third one")
+
+            self.fetch(server)
+            self.assertEqual((server.asked, read(self.path), self.left()), ([], TEXT, ["a.txt", "a.txt.part"]))
+            os.remove(self.path)
+
+            def finish():
+                os.remove(self.path + ".part")
+
+            self.fails("has just given up downloading '.*a.txt'; try again", lambda: self.fetch(server))
+
+    def test_unknown_server(self):
+        unknown = unittest.mock.Mock(side_effect=socket.gaierror(-2, "Name or service not known"))
+        with unittest.mock.patch.object(socket, "getaddrinfo", unknown):
+            self.fails(r"\(Name or service not known, 2 times\)", lambda: self.fetch(None))
+
+    def test_place_that_cannot_be(self):
+        store = download.Store("/dev/null/x")
+        self.fails("^cannot write '/dev/null/x/a.part': Not a directory$",
+                   lambda: list(store.fetch_all([Remote("a", ("http://127.0.0.1:9/",))], 0)))
 
     def test_mirror_that_is_a_url(self):
         with serving({"/mine/set/a.txt": TEXT}) as server:

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Makes the file for `train_gpt --hellaswag`: HellaSwag's validation set (Zellers et al. 2019), its texts cleaned as lm-evaluation-harness does,
-so that scores compare. One JSON object a line: {"context": TEXT, "endings": [four TEXTs], "label": 0 to 3}. Texts, not tokens: the trainer
-tokenises them with the vocabulary of the run, so the file is made once.
+"""Makes the file for `train_gpt --hellaswag`: HellaSwag's validation set (Zellers et al. 2019), its texts cleaned as
+lm-evaluation-harness does. So acc compares with that program's; acc_norm does not: train_gpt divides an ending's log-probability by its
+tokens, as llm.c does, and lm-evaluation-harness by the length of its text.
 
-The source is FILE, a hellaswag_val.jsonl; else hellaswag/hellaswag_val.jsonl in $DATA_MIRROR (a directory or URL prefix) if it is set; else that of the authors' repository."""
+One JSON object a line: {"context": TEXT, "endings": [four TEXTs], "label": 0 to 3}. Texts, not tokens: the trainer tokenises them with the
+vocabulary of the run, so the file is made once.
+
+The source is FILE, a hellaswag_val.jsonl; else hellaswag/hellaswag_val.jsonl in $DATA_MIRROR (a directory or URL prefix) if it is set; else
+that of the authors' repository."""
 import argparse
 import hashlib
 import json

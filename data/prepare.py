@@ -34,7 +34,8 @@ BYTES_OF_TOKENS = 0.5   # for each byte of text, about: a token is 2 bytes and s
 def list_of_datasets():
     rows = [f"  {name:16} {row.title}: {bytes_text(row.download_bytes)} to download, {bytes_text(row.text_bytes)} of text; "
             f"vocabulary {row.vocab}; {row.license}" for name, row in catalog.DATASETS.items()]
-    return "\n".join(["datasets (sizes are approximate):", *rows, "  gpt2             only GPT-2's vocabulary, in data/vocab/gpt2"])
+    return "\n".join(["datasets (sizes are approximate):", *rows,
+                      "  gpt2             only GPT-2's vocabulary, in data/vocab/gpt2 or --out DIR"])
 
 
 def parse_size(text):
@@ -49,6 +50,8 @@ def parse_fraction(text):
         value = float(text)
     except ValueError:
         value = -1
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 would leave nothing to validate on; write a number between 0 and 1, or name files with --val")
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no number between 0 and 1")
     return value
@@ -65,6 +68,7 @@ def parse_arguments(arguments):
     add("--limit", type=parse_size, metavar="BYTES", help="of text, from the beginning of each split; as 500M or 2G; whole documents")
     add("--val-fraction", type=parse_fraction, metavar="F", help="share of the documents to validate on, where the dataset has no "
         "validation split")
+    add("--val", nargs="+", metavar="FILE", help="files of your own to validate on, instead of a share of the others")
     add("--field", help="the column or member that holds the text (default: text)")
     add("--seed", type=int, default=0, help="of the choice of validation documents (default: 0)")
     add("--shard-tokens", type=int, default=100_000_000, metavar="N", help="in a file (default: 100,000,000)")
@@ -95,6 +99,8 @@ class Job(NamedTuple):
 
 def job_of_dataset(name, a):
     row = catalog.DATASETS[name]
+    if a.val:
+        raise Failure(f"--val goes with files of your own, not with {name}; leave it out")
     if row.val and a.val_fraction:
         raise Failure(f"{name} has a validation split of its own, so that --val-fraction has no effect; leave it out")
     where = row.train[0].urls[0].rsplit("/resolve/", 1)[0]
@@ -104,18 +110,20 @@ def job_of_dataset(name, a):
 
 
 def job_of_files(a):
-    for path in a.what:
+    for path in a.what + (a.val or []):
         if not os.path.isfile(path):
             raise Failure(f"there is neither a file nor a dataset '{path}'; datasets: {', '.join(catalog.DATASETS)}")
-    readers = {documents.reader_of(path) for path in a.what}
+    readers = {documents.reader_of(path) for path in a.what + (a.val or [])}
     if len(readers) > 1:
         raise Failure(f"the files are of several kinds, {', '.join(sorted(readers))}; prepare each kind for itself")
     if not a.out:
         raise Failure("files of your own need --out DIR, the directory of the dataset that is made of them")
+    if a.val and a.val_fraction:
+        raise Failure("--val and --val-fraction both say what to validate on; give one of them")
     first, more = os.path.basename(a.what[0]), len(a.what) - 1
     return Job(name="", source=f"{first} and {more} more" if more else first, reader=readers.pop(), field=a.field or "text",
-               train=tuple(a.what), val=(), val_fraction=a.val_fraction or 0.1, vocab=a.vocab or "gpt2", out=a.out, download_bytes=0,
-               text_bytes=sum(map(os.path.getsize, a.what)), **plain_options(a))
+               train=tuple(a.what), val=tuple(a.val or ()), val_fraction=a.val_fraction or 0.1, vocab=a.vocab or "gpt2", out=a.out,
+               download_bytes=0, text_bytes=sum(map(os.path.getsize, a.what + (a.val or []))), **plain_options(a))
 
 
 def plain_options(a):
@@ -133,17 +141,26 @@ def job_of(a):
 
 def request_of(job):
     """What a dataset is made from and how, by which a second run sees whether it is the same."""
-    request = {"dataset": job.name or [[os.path.basename(path), os.path.getsize(path)] for path in job.train], "vocab": job.vocab,
+    request = {"dataset": job.name or names_and_sizes(job.train), "vocab": job.vocab,
                "field": job.field, "limit": job.limit, "seed": job.seed, "shard_tokens": job.shard_tokens}
-    return request if job.val else {**request, "val_fraction": job.val_fraction}
+    if not job.val:
+        return {**request, "val_fraction": job.val_fraction}
+    return request if job.name else {**request, "val": names_and_sizes(job.val)}
+
+
+def names_and_sizes(paths):
+    return [[os.path.basename(path), os.path.getsize(path)] for path in paths]
 
 
 # ---- What is there already ----
 
 def is_done(job, request, force):
     description = os.path.join(job.out, "dataset.json")
+    names = os.listdir(job.out) if os.path.isdir(job.out) else []
+    if "characters.json" in names:
+        raise Failure(f"'{job.out}' holds a dataset of characters, whose files would be mixed with these; name another place with --out")
     if not os.path.exists(description):
-        if os.path.isdir(job.out) and set(os.listdir(job.out)) - {"new.tmp"}:
+        if names and "new.tmp" not in names:   # which one that was not finished has
             raise Failure(f"'{job.out}' is not empty and holds no dataset; name another place with --out")
         return False
     if force:
@@ -182,13 +199,27 @@ def add_need(needs, place, count):
     needs[device] = (before + count, first, free)
 
 
+def end_on_signals():
+    """As an exception does, so that nothing is left and the tokenizer does not go on alone."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:   # as nohup wants it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
 def command():
     a = parse_arguments(sys.argv[1:])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_signals()
     store = Store(a.downloads, os.environ.get("DATA_MIRROR", ""))
-    if a.what == ["gpt2"]:
-        shards.gpt2_vocabulary(store)
-        return
+    try:
+        if a.what == ["gpt2"]:
+            shards.gpt2_vocabulary(store, a.out)
+        else:
+            make_dataset(a, store)
+    except OSError as error:
+        raise Failure(f"{error.filename or a.out or HERE}: {reason(error)}") from None
+
+
+def make_dataset(a, store):
     job = job_of(a)
     request = request_of(job)
     if is_done(job, request, a.force):
@@ -196,11 +227,8 @@ def command():
         return
     if job.reader in documents.NEED_PARQUET:
         documents.parquet_module()
-    try:
-        require_space(job, store)
-        shards.make(job, request, store)
-    except OSError as error:
-        raise Failure(f"{error.filename or job.out}: {reason(error)}") from None
+    require_space(job, store)
+    shards.make(job, request, store)
     say(f"'{job.out}' is ready: ./train_gpt -i '{job.out}/train_*.bin' -j '{job.out}/val_*.bin'")
 
 

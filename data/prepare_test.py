@@ -1,4 +1,5 @@
 """Tests of prepare.py from end to end, with the real tokenizer: $TOKENIZER, or ./tokenizer of this repository."""
+import contextlib
 import functools
 import glob
 import io
@@ -8,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import types
 import unittest
 import unittest.mock
@@ -160,7 +162,16 @@ class PrepareTest(download_test.Directory):
         with unittest.mock.patch.dict(os.environ, {"DATA_MIRROR": mirror}):
             self.gpt2(mirror)
             self.prepare("gpt2")
-        self.assertEqual(os.listdir(self.here), ["vocab"])
+            self.prepare("gpt2", "--out", self.place("another"))
+            self.refused("is there and holds no vocabulary", "gpt2", "--out", mirror)
+            self.refused("^/dev/null/x.*: Not a directory$", "gpt2", "--out", "/dev/null/x")
+        self.assertEqual(sorted(os.listdir(self.here)), ["another", "vocab"])
+        self.assertEqual(sorted(os.listdir(self.place("another"))), ["merges.txt", "vocab.json"])
+
+    def test_without_gpt2s_vocabulary(self):
+        text = self.mine("a.txt", b"One.\nTwo.\n")
+        with unittest.mock.patch.dict(os.environ, {"DATA_MIRROR": self.directory}):
+            self.refused("DATA_MIRROR has no gpt2/.*; or do without GPT-2's vocabulary: --vocab train:N", text, "--out", self.place("mine"))
 
     @needs_pyarrow
     def test_parquet_files_by_several_downloads(self):
@@ -222,6 +233,46 @@ class PrepareTest(download_test.Directory):
         self.prepare(path, "--vocab", "train:300", "--out", self.place("mine"), "--val-fraction", "0.5", "--seed", "3")
         self.assertEqual(sorted(self.texts("mine", "train") + self.texts("mine", "val")), sorted(STORIES))
 
+    def test_a_few_documents(self):
+        """Each split gets one at least; texts with a document each, and lines of JSON, which are otherwise drawn by chance."""
+        texts = [f"Text {i}.\n" * 50 for i in range(3)]
+        files = [self.mine(f"{i}.txt", text.encode()) for i, text in enumerate(texts)]
+        lines = self.mine("a.jsonl", b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts))
+        chosen = set()
+        for seed in range(6):
+            for name, arguments in (("texts", files), ("lines", [lines])):
+                self.prepare(*arguments, "--vocab", "train:270", "--out", self.place(name), "--seed", str(seed), "--force")
+                val = self.texts(name, "val")
+                self.assertEqual((sorted(self.texts(name, "train") + val), len(val)), (texts, 1))
+                chosen.add(val[0])
+        self.assertGreater(len(chosen), 1)
+        self.prepare(*files[:2], self.mine("empty.txt", b""), "--vocab", "train:270", "--out", self.place("two"))
+        separated_file = self.mine("separated.txt", separated(texts))
+        self.prepare(separated_file, files[0], "--vocab", "train:270", "--out", self.place("four"), "--val-fraction", "0.5")
+        for name, count in (("two", 1), ("four", 2)):
+            self.assertEqual([len(self.texts(name, split)) for split in ("train", "val")], [count, count])
+        self.refused("the text has 1 document, .* give those to validate on with --val", self.mine("b.jsonl", b'{"text": "a"}\n'),
+                     "--vocab", "train:270", "--out", self.place("new"))
+
+    def test_files_to_validate_on(self):
+        train, val = self.mine("train.txt", b"To train on.\n" * 50), self.mine("val.txt", b"To validate on.")
+        lines = [self.mine(f"{name}.jsonl", json.dumps({"body": name * 99}).encode() + b"\n") for name in "ab"]
+        for more in ((), ("--limit", "1T")):
+            self.prepare(train, "--val", val, "--vocab", "train:270", "--out", self.place("mine"), "--force", *more)
+            self.assertEqual((self.texts("mine", "train"), self.texts("mine", "val")), (["To train on.\n" * 50], ["To validate on."]))
+            self.prepare(lines[0], "--val", lines[1], "--field", "body", "--vocab", "train:260", "--out", self.place("lines"), "--force",
+                         *more)
+            self.assertEqual((self.texts("lines", "train"), self.texts("lines", "val")), (["a" * 99], ["b" * 99]))
+        self.refused("holds another dataset", train, "--val", train, "--vocab", "train:270", "--out", self.place("mine"), "--limit", "1T")
+        out = ("--vocab", "train:270", "--out", self.place("new"))
+        self.refused("--val and --val-fraction both say", train, "--val", val, "--val-fraction", "0.1", *out)
+        self.refused("of several kinds, jsonl, txt", train, "--val", lines[0], *out)
+        self.refused("there is neither a file nor a dataset 'none'", train, "--val", "none", *out)
+        self.refused("goes with files of your own, not with tinystories", "tinystories", "--val", val, *out)
+        with contextlib.redirect_stderr(io.StringIO()) as words, self.assertRaises(SystemExit):
+            self.prepare(train, "--val-fraction", "0", *out)
+        self.assertIn("0 would leave nothing to validate on", words.getvalue())
+
     def test_bad_requests(self):
         text, lines, empty = self.mine("a.txt", b"text"), self.mine("b.jsonl", b'{"text": 1}\n'), self.mine("c.txt", b"")
         out = ("--out", self.place("mine"))
@@ -243,7 +294,7 @@ class PrepareTest(download_test.Directory):
 
     def test_interrupted_downloads_are_continued(self):
         files = {f"/{i}.tar": openwebtext_archive([[text.encode() for text in STORIES[i::2]]]) for i in range(2)}
-        with serving(files) as server:
+        with serving(files, etag='"one"') as server:
             self.catalog("openwebtext", server, ["0.tar", "1.tar"], vocab="train:300", val_fraction=0.2)
             self.prepare("openwebtext", "--out", self.place("whole"), "--downloads", os.path.join(self.directory, "elsewhere"))
             server.cuts, server.silences, server.asked = [300] * 2 + [0] * 99, [0.1] * 2, []
@@ -285,13 +336,97 @@ class PrepareTest(download_test.Directory):
         process = subprocess.run(command, env={**os.environ, "DATA_MIRROR": self.directory}, capture_output=True, check=False)
         self.assertEqual((process.returncode, process.stderr.count(b"\n")), (1, 1), process.stderr)
         self.assertRegex(process.stderr.decode(), "^prepare: DATA_MIRROR has no tinystories/TinyStoriesV2-GPT4-train.txt: there is no file")
-        with serving({"/tinystories/TinyStoriesV2-GPT4-train.txt": b"x" * 10}, silences=[5]) as server:
+        files = {f"/tinystories/TinyStoriesV2-GPT4-{split}.txt": b"x" * 10 for split in ("train", "valid")}
+        with serving(files, silences=[2, 2]) as server:
             with subprocess.Popen(command, env={**os.environ, "DATA_MIRROR": server.url}, stdout=subprocess.DEVNULL) as process:
-                while not server.asked:
-                    pass
+                self.wait_for(lambda: server.asked)
                 process.send_signal(signal.SIGTERM)
             self.assertEqual(process.returncode, 143)
-        self.assertEqual([name for name in os.listdir(self.directory) if name.startswith("out")], [])
+        self.assertEqual(self.left_beside("out"), [])
+
+    def wait_for(self, condition):
+        """Returns what it says as soon as that is true."""
+        end = time.monotonic() + 30
+        while not (result := condition()):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+        return result
+
+    def left_beside(self, name):
+        return [other for other in os.listdir(self.directory) if other.startswith(name)]
+
+    def vocabulary(self):
+        """One of 300 tokens."""
+        text, directory = self.mine("v.txt", separated(STORIES)), os.path.join(self.directory, "vocabulary")
+        subprocess.run([TOKENIZER, "train", "--input", text, "--vocab-size", "300", "--special", "<|endoftext|>", "--out", directory],
+                       capture_output=True, check=True)
+        return directory
+
+    @contextlib.contextmanager
+    def program_at_work(self, *arguments):
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen([sys.executable, SCRIPT, *arguments], stdout=quiet, stderr=quiet) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def test_killed_while_documents_go_to_the_tokenizer(self):
+        """It sees the end of its input, and may finish; but no dataset appears, and the next run leaves nothing of it."""
+        lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in STORIES)
+        few, many, out = self.mine("few.jsonl", lines), self.mine("many.jsonl", lines * 400), os.path.join(self.directory, "out")
+        vocab = self.vocabulary()
+        with self.program_at_work(many, "--limit", "1T", "--vocab", vocab, "--out", out, "--threads", "1") as process:
+            self.wait_for(lambda: glob.glob(os.path.join(self.directory, "out*/**/new.tmp"), recursive=True))
+            process.kill()
+        self.wait_for(lambda: not glob.glob(os.path.join(self.directory, "out*/**/new.tmp"), recursive=True))
+        self.assertFalse(os.path.exists(out))
+        self.assertEqual(len(self.left_beside("out")), 1)
+        os.makedirs(out + ".0.tmp")   # of somebody else
+        os.makedirs(out + ".1.tmp")   # of a process at work
+        with shards.locked(out + ".1.tmp", "w"):
+            self.prepare(few, "--vocab", vocab, "--out", out)
+        self.assertEqual(sorted(self.left_beside("out")), ["out", "out.0.tmp", "out.1.tmp"])
+        self.assertEqual(sorted(self.texts(out, "train") + self.texts(out, "val")), sorted(STORIES))
+
+    def test_killed_while_the_dataset_is_moved(self):
+        few = self.mine("few.jsonl", b"".join(json.dumps({"text": text}).encode() + b"\n" for text in STORIES))
+        options = (few, "--vocab", self.vocabulary(), "--out", self.place("mine"))
+        for renames in range(5):   # of new.tmp, 3 of 5 files done
+            rename, left = os.rename, [renames]
+
+            def rename_some(source, target):
+                if "new.tmp" in source + target:
+                    if left[0] == 0:
+                        raise KeyboardInterrupt
+                    left[0] -= 1
+                rename(source, target)
+
+            with unittest.mock.patch.object(shards.os, "rename", rename_some), self.assertRaises(KeyboardInterrupt):
+                self.prepare(*options, "--force")
+            self.assertFalse(os.path.exists(self.place("mine/dataset.json")))
+        self.prepare(*options)
+        self.assertEqual(sorted(self.texts("mine", "train") + self.texts("mine", "val")), sorted(STORIES))
+        self.assertEqual(len(os.listdir(self.place("mine"))), len({"train", "val", "vocab", "merges", "tokenizer", "dataset"}))
+
+    def test_signals_end_the_tokenizer_too(self):
+        """Whether it reads the files itself or is given documents."""
+        pid = os.path.join(self.directory, "pid")
+        stand_in = self.mine("tokenizer", f"#!/bin/sh\necho $$ >'{pid}.new' && mv '{pid}.new' '{pid}' && exec sleep 60\n".encode())
+        os.chmod(stand_in, 0o755)
+        lines = self.mine("a.jsonl", b"".join(json.dumps({"text": text}).encode() + b"\n" for text in STORIES) * 10)
+        out = os.path.join(self.directory, "out")
+        with unittest.mock.patch.dict(os.environ, {"TOKENIZER": stand_in}):
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                for more in ((), ("--limit", "1T")):
+                    with self.program_at_work(lines, "--vocab", self.directory, "--out", out, *more) as process:
+                        self.wait_for(lambda: os.path.exists(pid))
+                        process.send_signal(number)
+                        self.assertEqual(process.wait(30), 128 + number)
+                    with open(pid, encoding="ascii") as file:
+                        self.assertFalse(os.path.exists(f"/proc/{file.read().strip()}"), (number, more))
+                    self.assertEqual(self.left_beside("out"), [])
+                    os.remove(pid)
 
 
 if __name__ == "__main__":

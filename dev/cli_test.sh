@@ -197,13 +197,29 @@ if bin/tokenizer train --input words/all.txt --vocab-size 320 --special "<|endof
     refuses "format" "--format is 'u8'; expected text, u16 or u32" $encode --format u8
     refuses "no threads" "--threads is '0'; expected a whole number from 1" $encode --threads 0
     refuses "no vocabulary given" "the command encode needs --vocab" bin/tokenizer encode
-    refuses "missing vocabulary" "no directory 'nowhere'" $encode --vocab nowhere
+    refuses "missing vocabulary" "no directory 'nowhere'" bin/tokenizer encode --vocab nowhere
     [ -e gpt2 ] || refuses "GPT-2's, which is not there" "data/prepare.py gpt2" bin/tokenizer encode --vocab gpt2
     mkdir halfpairs && cp pairs/vocab.json halfpairs
-    refuses "vocabulary without merges" "merges.txt" $encode --vocab halfpairs
+    refuses "vocabulary without merges" "merges.txt" bin/tokenizer encode --vocab halfpairs
     refuses "special characters" "vocabulary of characters, which has no special tokens" bin/tokenizer encode --vocab data --special x
+    refuses "two inputs" "--input is given twice, as 'text' and as 'tokens'" $encode --input text --input tokens
     refuses "missing input" "cannot open 'missing'" $encode --input missing
-    refuses "a directory" "cannot read 'empty': Is a directory" $encode --input empty
+    refuses "a directory" "tokenizer: cannot read 'empty': Is a directory" $encode --input empty
+    mkfifo pipe && timeout 60 cat pipe >through &
+    reader=$!
+    until [ -p pipe ]; do sleep 0.01; done
+    $encode --input words/all.txt --output pipe && wait $reader
+    $encode --input words/all.txt --output - >tokens
+    holds "a pipe as output stays one" [ -p pipe ]
+    holds "and gets what standard output does" cmp through tokens
+    : >tokens.old && ln -s tokens.old link
+    works "a link as output" $encode --input words/all.txt --output link
+    holds "stays one" [ -h link ]
+    holds "to what was written" cmp tokens.old tokens
+    ln -sf nowhere link
+    refuses "a link to nothing" "link to what is not there" $encode --input words/all.txt --output link
+    refuses "a directory as output" "cannot write 'empty': Is a directory" $encode --input words/all.txt --output empty
+    rm pipe through link tokens.old
     refuses "output that cannot be" "cannot create 'missing/tokens'" $encode --input text --output missing/tokens
     fails "standard output is full" "cannot write standard output: No space left" sh -c "$encode --input words/large >/dev/full"
     fails "the same of tokens" "cannot write standard output: No space left" sh -c "$decode --format u16 --input tokens4 >/dev/full"
@@ -229,6 +245,11 @@ if bin/tokenizer train --input words/all.txt --vocab-size 320 --special "<|endof
     tr -d '\n' <words/all.txt | awk 'BEGIN { RS = "<" } { sub(/^.*>/, ""); print } END { print "" }' | sort >expected
     holds "documents are whole" cmp expected found
     works "a model of them" bin/train_gpt -i 'set/train_*.bin' -j 'set/val_*.bin' --n-layer 1 --n-head 1 --n-embd 16 -t 16 -b 2 -g 1 -x 2 --eval-batches 2 -o setrun
+    printf '\342\202\254 \377x' >words/prompt && printf '\342\202\254 \357\277\275x' >expected
+    works "a prompt that is no UTF-8" bin/sample_gpt --model setrun --max-tokens 50 --prompt FILE:words/prompt
+    head -c 8 "$work/stdout" >found
+    holds "comes back as UTF-8, a character of several tokens whole" cmp expected found
+    holds "and so does the text" iconv -f UTF-8 -t UTF-8 "$work/stdout"
     works "again" $shards --input words/all.txt --out set
     says "nothing is done" "'set' holds a dataset already; --force"
     untouched "again changes nothing"
@@ -240,7 +261,7 @@ if bin/tokenizer train --input words/all.txt --vocab-size 320 --special "<|endof
     works "a text for validation" $shards --input words/all.txt --val-input words/all.jsonl --out lines --force
     holds "all of it" [ "$(count documents lines)" = "$(wc -l <words/all.jsonl) + $(wc -l <words/all.jsonl)" ]
     { head -2 words/all.jsonl; echo '{"text": 1}'; echo '{"text": "a"'; tail -1 words/all.jsonl; } >words/bad.jsonl
-    fails "a line without text" "words/bad.jsonl, line 3: there is no text under \"text\"" $shards --input words/bad.jsonl --out x
+    fails "a line without text" "words/bad.jsonl, line 3: there is no text under \"text\".*--skip-bad" $shards --input words/bad.jsonl --out x
     fails "another field" "line 1: there is no text under \"words\"" $shards --input words/bad.jsonl --out x --field words
     works "without the bad lines" $shards --input words/bad.jsonl --out skipped --skip-bad --val-documents 1
     says "which are counted" "left out: 2 bad lines"
@@ -273,6 +294,7 @@ if bin/tokenizer train --input words/all.txt --vocab-size 320 --special "<|endof
     works "stats" bin/tokenizer stats --vocab pairs plain --input words/all.txt words/all.jsonl --documents 50
     holds "a line for each pair" [ "$(grep -Ec '^words/all.(txt|jsonl) +(pairs|plain) +3[0-9]+ +50 +[0-9.]+ +[1-9][0-9.]+ +[0-9.]+ +[0-9.]+ (min|h|days)$' "$work/stdout")" -eq 4 ]
     works "stats of characters" bin/tokenizer stats --vocab data --input words/all.jsonl
+    fails "stats of a broken line" "line 3: there is no text under .text.; --field names another$" bin/tokenizer stats --vocab pairs --input words/bad.jsonl
     fails "stats of no text" "there is no text in 'words/nothing.txt'" bin/tokenizer stats --vocab pairs --input words/nothing.txt
     refuses "stats of nothing" "needs --vocab" bin/tokenizer stats --vocab pairs
 elif grep -q PCRE2 "$work/stderr"; then
@@ -578,6 +600,13 @@ refuses "more layers" "n_layer is 2 in the checkpoint, but 3 was asked for" $tin
 refuses "other positions" "pos is rope in the checkpoint, but learned was asked for" $tiny --resume auto -o run -e learned
 refuses "other RoPE base" "rope_base is 10000 in the checkpoint, but 500 was asked for" $tiny --resume auto -o run --rope-base 500
 refuses "another preset" "run began with --model baby, not gpt2-124M" bin/train_gpt --resume auto -o run -m gpt2-124M
+copy data moved && copy run onmoved
+works "a run on data of its own" $tiny -i moved/train.bin -j moved/val.bin -o onmoved
+head -c 2000 text | tr a-z A-Z >shorter && bin/tokenizer chars --input shorter --out moved >/dev/null
+refuses "data that changed since" "it was trained on 1 files of [0-9]+ tokens.*put the data back" bin/train_gpt --resume auto -o onmoved -x 30
+refuses "validation in another vocabulary" "the vocabulary of --val-data .* is not that of --train-data" $tiny -j moved/val.bin
+works "validation beside training" $tiny -i data/train.bin -x 2 -o beside
+refuses "validation nowhere" "given without --val-data" bin/train_gpt -i text --vocab-size 60
 refuses "an older step than the newest there" "newer than step 15 to resume from; choose another --out" \
     $tiny --resume run/step_00000015 -o run
 
@@ -777,6 +806,11 @@ refuses "nothing to export" "--export needs a model" $tiny --export new
 refuses "an export without a name" "--export is empty" bin/train_gpt --model llama --export ""
 refuses "an export that changes the model" "n_layer has no part in it" bin/train_gpt --model llama --export new --n-layer 1
 refuses "an export of a longer table" "--max-seq-len 65 is more than the 64 rows" bin/train_gpt --model table --max-seq-len 65 --export new
+works "the whole validation set" bin/train_gpt --eval-only --resume auto -o llama --eval-batches 0
+grep -o "val loss [0-9.]*" "$work/stdout" >loss_b2
+works "in other micro-batches" bin/train_gpt --eval-only --resume auto -o llama --eval-batches 0 -b 7
+grep -o "val loss [0-9.]*" "$work/stdout" >loss_b7
+holds "has the same loss" cmp loss_b2 loss_b7
 mkdir bare && cp data/train.bin data/val.bin bare
 works "trained on tokens without a vocabulary" bin/train_gpt --model exported -i bare/train.bin -j bare/val.bin -b 2 -g 1 -x 2 -t 16 -o kept
 holds "it keeps its own" cmp exported/characters.json kept/last/characters.json

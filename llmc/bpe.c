@@ -121,6 +121,15 @@ static BpeToken joined(const BpeToken *left, const BpeToken *right) {
     return token;
 }
 
+/* Refused whether or not the bytes it spells became a token: who trains shall know before. */
+static bool check_spelling(const char *special, char error[ERROR_SIZE]) {
+    size_t length;
+    char *bytes = bpe_unspell(special, &length);
+    bool good = !bytes || strcmp(bytes, special) == 0;
+    free(bytes);
+    return good || file_error(error, "the special token '%s' would be in the files what other bytes are; take another text", special);
+}
+
 Bpe *bpe_create(const BpeMerge *merges, int64_t merge_count, const char *const *specials, int64_t special_count, char error[ERROR_SIZE]) {
     BpeToken *tokens = xcalloc(256 + merge_count, sizeof *tokens);
     int64_t count = 256;
@@ -134,7 +143,7 @@ Bpe *bpe_create(const BpeMerge *merges, int64_t merge_count, const char *const *
     if (merge_count > 0) memcpy(copy, merges, merge_count * sizeof *copy);
     Bpe *bpe = bpe_assemble(tokens, count, copy, merge_count, "the trained vocabulary", error);
     for (int64_t i = 0; bpe && i < special_count; i++) {
-        if (bpe_add_special(bpe, specials[i], error)) continue;
+        if (check_spelling(specials[i], error) && bpe_add_special(bpe, specials[i], error)) continue;
         bpe_free(bpe);
         bpe = NULL;
     }

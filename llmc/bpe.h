@@ -27,7 +27,8 @@ Bpe *bpe_open(const char *directory, char error[ERROR_SIZE]);
    sentence). A merge's token is the next number, or that of an older token of the same bytes: no two tokens have the same bytes. */
 Bpe *bpe_create(const BpeMerge *merges, int64_t merge_count, const char *const *specials, int64_t special_count, char error[ERROR_SIZE]);
 void bpe_free(Bpe *bpe);
-/* vocab.json, merges.txt and tokenizer.json, which `tokenizers` and `transformers` load. */
+/* vocab.json, merges.txt and tokenizer.json, which `tokenizers` and `transformers` load. If there is no room for them, what was there
+   stays; a crash leaves a vocabulary that is whole, or one that bpe_open refuses. */
 bool bpe_save(const Bpe *bpe, const char *directory, char error[ERROR_SIZE]);
 /* Makes a text (UTF-8, not empty) a special token, as --special does: of the number it has in the vocabulary, else the next free one.
    Without effect on one that is special already. Not while an encoder is open. */

@@ -25,7 +25,7 @@ typedef struct {
 /* Places in a long word at which a pair of one rank began when they were noted. */
 typedef struct {
     uint32_t *places;
-    uint32_t count, capacity, done;
+    size_t count, capacity, done;
 } Places;
 
 struct BpeEncoder {
@@ -163,7 +163,7 @@ static void merge_lowest(LongWord *w) {
 
 static void merge_long(BpeEncoder *encoder, const char *word, size_t length, TokenBuffer *out) {
     const Bpe *bpe = encoder->bpe;
-    CHECK(length < UINT32_MAX);
+    if (length >= UINT32_MAX) die("a text holds a word of %zu bytes, without a place to cut it; words have less than 4 GiB", length);
     if (!encoder->ranked) {
         encoder->ranked = xcalloc(bpe->merge_count, sizeof *encoder->ranked);
         encoder->heap = xmalloc(bpe->merge_count * sizeof *encoder->heap);

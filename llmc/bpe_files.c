@@ -5,8 +5,10 @@
 #include "error.h"
 #include "json.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { FILE_BYTES = 256 << 20 };
 
@@ -68,6 +70,10 @@ static int64_t count_tokens(const Reader *r, const Json *vocab, const Json *adde
     }
     for (size_t i = 0; added && i < added->count; i++) {
         const char *content = json_get_string(&added->items[i], "content");
+        if (added->items[i].type != JSON_OBJECT) {
+            file_error(r->error, "%s: number %zu of its added_tokens is not {\"id\": ..., \"content\": ...}", r->name, i + 1);
+            return -1;
+        }
         if (!check_id(r, content ? content : "", json_get(&added->items[i], "id"), &id)) return -1;
         if (id >= count) count = id + 1;
     }
@@ -256,9 +262,9 @@ static bool check_pretokenizer(const Reader *r, const Json *json) {
                                 "and ByteLevel", r->name, type_of(json));
 }
 
+/* But unk_token: with all 256 bytes no text has need of it. */
 static bool check_model(const Reader *r, const Json *model) {
-    static const char *const options[] = { "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
-                                           "ignore_merges" };
+    static const char *const options[] = { "dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges" };
     if (is_null(model)) return file_error(r->error, "%s has no model, so it is no tokenizer.json", r->name);
     if (json_get(model, "type") && !is_type(model, "BPE"))   /* old files do not say */
         return file_error(r->error, "%s: its model is %.80s, where BPE is needed", r->name, type_of(model));
@@ -268,15 +274,34 @@ static bool check_model(const Reader *r, const Json *model) {
     return true;
 }
 
+/* A template for a single text that puts nothing beside it does nothing; what it has for pairs of texts is never asked for. */
+static bool check_template(const Reader *r, const Json *single) {
+    int sequences = 0;
+    for (size_t i = 0; single && i < single->count; i++) {
+        const char *special = json_get_string(json_get(&single->items[i], "SpecialToken"), "id");
+        const char *sequence = json_get_string(json_get(&single->items[i], "Sequence"), "id");
+        if (special)
+            return file_error(r->error, "%s: its post_processor, TemplateProcessing, puts \"%.80s\" beside every text, which is not done "
+                                        "here; \"single\" must hold nothing but the text", r->name, special);
+        sequences += sequence && strcmp(sequence, "A") == 0 ? 1 : 2;
+    }
+    return sequences == 1 || file_error(r->error, "%s: its post_processor, TemplateProcessing, is not done here: \"single\" must hold one "
+                                                  "Sequence A and nothing else", r->name);
+}
+
+static bool check_processor(const Reader *r, const Json *processor) {
+    if (is_null(processor) || is_type(processor, "ByteLevel")) return true;
+    if (is_type(processor, "TemplateProcessing")) return check_template(r, json_get(processor, "single"));
+    return file_error(r->error, "%s: its post_processor, %.80s, is not done here; it must be null, ByteLevel, or a TemplateProcessing that "
+                                "adds nothing", r->name, type_of(processor));
+}
+
 /* Of the parts that do nothing in a plain byte-level tokenizer. */
 static bool check_rest(const Reader *r, const Json *json) {
-    const Json *normalizer = json_get(json, "normalizer"), *processor = json_get(json, "post_processor");
-    const Json *added = json_get(json, "added_tokens");
+    const Json *normalizer = json_get(json, "normalizer"), *added = json_get(json, "added_tokens");
     if (!is_null(normalizer))
         return file_error(r->error, "%s: its normalizer, %.80s, is not done here; it must be null", r->name, type_of(normalizer));
-    if (!is_null(processor) && !is_type(processor, "ByteLevel"))
-        return file_error(r->error, "%s: its post_processor, %.80s, is not done here; it must be null or ByteLevel", r->name,
-                          type_of(processor));
+    if (!check_processor(r, json_get(json, "post_processor"))) return false;
     return is_null(added) || added->type == JSON_ARRAY || file_error(r->error, "%s: its added_tokens are no list", r->name);
 }
 
@@ -483,8 +508,9 @@ void bpe_write_tokenizer(FILE *file, const Bpe *bpe) {
     fprintf(file, "}\n");
 }
 
-static bool save(const Bpe *bpe, void (*write)(FILE *, const Bpe *), const char *directory, const char *name, char error[ERROR_SIZE]) {
-    char *text = NULL, *path = path_join(directory, name);
+/* The file, whole but under its temporary name: file_close does the rest. */
+static FileWriter *prepare(const Bpe *bpe, void (*write)(FILE *, const Bpe *), const char *path) {
+    char *text = NULL;
     size_t length = 0;
     FILE *memory = open_memstream(&text, &length);
     CHECK(memory);
@@ -492,12 +518,34 @@ static bool save(const Bpe *bpe, void (*write)(FILE *, const Bpe *), const char 
     CHECK(fclose(memory) == 0);
     FileWriter *file = file_create(path);
     file_write(file, text, length);
+    file_sync(file);
     free(text);
-    free(path);
-    return file_close(file, NULL, error);
+    return file;
 }
 
+static bool remove_old(const char *path, char error[ERROR_SIZE]) {
+    return unlink(path) == 0 || errno == ENOENT || file_error(error, "cannot replace '%s': %s", path, strerror(errno));
+}
+
+/* In an order in which never a file of an older vocabulary stands beside a new one and can be taken for the same: the older merges.txt
+   goes before the new vocab.json comes. */
 bool bpe_save(const Bpe *bpe, const char *directory, char error[ERROR_SIZE]) {
-    return save(bpe, bpe_write_vocab, directory, vocab_file, error) && save(bpe, bpe_write_merges, directory, merges_file, error) &&
-           save(bpe, bpe_write_tokenizer, directory, tokenizer_file, error);
+    enum { FILES = 3, MERGES = 1, TOKENIZER = 2 };
+    static const char *const names[FILES] = { vocab_file, merges_file, tokenizer_file };
+    static void (*const writers[FILES])(FILE *, const Bpe *) = { bpe_write_vocab, bpe_write_merges, bpe_write_tokenizer };
+    char *paths[FILES];
+    FileWriter *files[FILES];
+    bool good = true;
+    for (int i = 0; i < FILES; i++) {
+        paths[i] = path_join(directory, names[i]);
+        files[i] = prepare(bpe, writers[i], paths[i]);
+        good = good && file_good(files[i], error);
+    }
+    good = good && remove_old(paths[TOKENIZER], error) && remove_old(paths[MERGES], error) && directory_sync(directory, error);
+    for (int i = 0; i < FILES; i++) {
+        if (good) good = file_close(files[i], NULL, error);
+        else file_discard(files[i]);
+        free(paths[i]);
+    }
+    return good;
 }

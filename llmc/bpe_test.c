@@ -428,9 +428,9 @@ static void expect_same_vocabulary(const Bpe *a, const Bpe *b) {
     for (int64_t i = 0; i < a->specials.count; i++) assert_int_equal(bpe_special(b, a->special_texts[i]), a->special_tokens[i]);
 }
 
-static void expect_saved_and_opened(const Bpe *bpe) {
+/* Both ways to read what is in the directory give bpe. */
+static void expect_saved(const Bpe *bpe) {
     char *tokenizer = path_join(directory, "tokenizer.json");
-    if (!bpe_save(bpe, directory, error)) fail_msg("%s", error);
     Bpe *again = opened(directory);
     expect_same_vocabulary(bpe, again);
     bpe_free(again);
@@ -439,6 +439,11 @@ static void expect_saved_and_opened(const Bpe *bpe) {
     expect_same_vocabulary(bpe, again);
     bpe_free(again);
     free(tokenizer);
+}
+
+static void expect_saved_and_opened(const Bpe *bpe) {
+    if (!bpe_save(bpe, directory, error)) fail_msg("%s", error);
+    expect_saved(bpe);
 }
 
 static void test_saved_and_opened(void **state) {
@@ -450,6 +455,35 @@ static void test_saved_and_opened(void **state) {
     assert_false(bpe_save(made, "no such directory", error));
     bpe_free(made);
     bpe_free(small);
+}
+
+static void expect_error(const char *phrase) {
+    if (!strstr(error, phrase)) fail_msg("no \"%s\" in: %s", phrase, error);
+}
+
+/* One of the three cannot be written: the older vocabulary stays, and nothing beside it. */
+static void test_saved_whole_or_not_at_all(void **state) {
+    (void)state;
+    static const char *const names[] = { "vocab.json", "merges.txt", "tokenizer.json" };
+    Bpe *old = hello_vocabulary(NULL, 0), *new = opened("dev/tokenizer/small");
+    assert_true(bpe_save(old, directory, error));
+    for (int i = 0; i < 3; i++) {
+        char *name = xprintf("%s.tmp", names[i]), *in_the_way = path_join(directory, name);
+        assert_true(directory_create(in_the_way, error));
+        assert_false(bpe_save(new, directory, error));
+        expect_error(names[i]);
+        assert_int_equal(rmdir(in_the_way), 0);
+        for (int k = 0; k < 3; k++) {
+            char *other = xprintf("%s/%s.tmp", directory, names[k]);
+            assert_false(path_exists(other));
+            free(other);
+        }
+        free(name);
+        free(in_the_way);
+    }
+    expect_saved(old);
+    bpe_free(old);
+    bpe_free(new);
 }
 
 static void test_special_tokens(void **state) {
@@ -472,10 +506,6 @@ static void test_special_tokens(void **state) {
     bpe_free(bpe);
 }
 
-static void expect_error(const char *phrase) {
-    if (!strstr(error, phrase)) fail_msg("no \"%s\" in: %s", phrase, error);
-}
-
 static void test_special_tokens_refused(void **state) {
     (void)state;
     Bpe *bpe = hello_vocabulary(NULL, 0);
@@ -487,6 +517,8 @@ static void test_special_tokens_refused(void **state) {
     expect_error("token 261");
     bpe_free(bpe);
     assert_null(bpe_create(hello, HELLO_MERGES, (const char *[]){ "a", "" }, 2, error));
+    assert_null(bpe_create(NULL, 0, (const char *[]){ "\u0120\u0120" }, 1, error));   /* two spaces, though they are no token yet */
+    expect_error("would be in the files what other bytes are");
 }
 
 static void test_cut(void **state) {
@@ -629,6 +661,9 @@ static void test_missing_files_are_named(void **state) {
 #define SEQUENCE(first, second) "{\"type\": \"Sequence\", \"pretokenizers\": [" first ", " second "]}"
 #define ADDED(id, content, option) "[{\"id\": " id ", \"content\": \"" content "\", \"" option "\": true, \"special\": true}]"
 
+#define TEXT(id) "{\"Sequence\": {\"id\": \"" id "\", \"type_id\": 0}}"
+#define TEMPLATE(single) ", \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" single "], \"special_tokens\": {}}"
+
 /* The vocabulary has he 256 and lo 257; NULL: as it should be. */
 static Bpe *tokenizer_of(const char *pretokenizer, const char *model, const char *merges, const char *rest) {
     char *vocab = vocab_text(", \"he\": 256, \"lo\": 257");
@@ -652,6 +687,8 @@ static void test_tokenizers_of_others(void **state) {
         { NULL, "\"ignore_merges\": false, \"byte_fallback\": false, \"dropout\": 0.0,", NULL, ", \"post_processor\": " BYTE_LEVEL, 0 },
         { NULL, NULL, NULL, ", \"added_tokens\": " ADDED("300", "<|endoftext|>", "normalized"), 1 },
         { NULL, NULL, NULL, ", \"added_tokens\": " ADDED("257", "lo", "x"), 1 },
+        { NULL, NULL, NULL, TEMPLATE(TEXT("A")), 0 },   /* as transformers writes it */
+        { NULL, "\"unk_token\": \"<unk>\",", NULL, NULL, 0 },
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         Bpe *bpe = tokenizer_of(good[i].pretokenizer, good[i].model, good[i].merges, good[i].rest);
@@ -667,7 +704,6 @@ static void test_other_tokenizers_are_refused(void **state) {
     static const struct { const char *pretokenizer, *model, *merges, *rest, *phrase; } bad[] = {
         { NULL, "\"type\": \"WordPiece\",", NULL, NULL, "its model is WordPiece, where BPE is needed" },
         { NULL, "\"type\": \"BPE\", \"dropout\": 0.1,", NULL, NULL, "its model sets dropout" },
-        { NULL, "\"type\": \"BPE\", \"unk_token\": \"<unk>\",", NULL, NULL, "its model sets unk_token" },
         { NULL, "\"type\": \"BPE\", \"ignore_merges\": true,", NULL, NULL, "its model sets ignore_merges" },
         { NULL, "\"type\": \"BPE\", \"byte_fallback\": true,", NULL, NULL, "its model sets byte_fallback" },
         { NULL, "\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\",", NULL, NULL, "its model sets end_of_word_suffix" },
@@ -683,11 +719,15 @@ static void test_other_tokenizers_are_refused(void **state) {
         { SEQUENCE(BYTE_LEVEL, BYTE_LEVEL), NULL, NULL, NULL, "its pre_tokenizer is Sequence" },
         { NULL, NULL, NULL, ", \"normalizer\": {\"type\": \"NFC\"}", "its normalizer, NFC" },
         { NULL, NULL, NULL, ", \"post_processor\": {\"type\": \"TemplateProcessing\"}", "its post_processor, TemplateProcessing" },
+        { NULL, NULL, NULL, TEMPLATE("{\"SpecialToken\": {\"id\": \"<s>\"}}, " TEXT("A")), "puts \"<s>\" beside every text" },
+        { NULL, NULL, NULL, TEMPLATE(TEXT("A") ", " TEXT("A")), "one Sequence A and nothing else" },
+        { NULL, NULL, NULL, TEMPLATE(TEXT("B")), "one Sequence A and nothing else" },
+        { NULL, NULL, NULL, ", \"post_processor\": {\"type\": \"BertProcessing\"}", "its post_processor, BertProcessing" },
         { NULL, NULL, "[\"h e\", \"he lo\"]", NULL, "'tokenizer.json', merge 2: \"helo\" is not in the vocabulary" },
         { NULL, NULL, "[[\"h\", \"e\", \"l\"]]", NULL, "merge 1 is neither" },
         { NULL, NULL, "{}", NULL, "no list of merges" },
         { NULL, NULL, NULL, ", \"added_tokens\": {}", "added_tokens are no list" },
-        { NULL, NULL, NULL, ", \"added_tokens\": [7]", "has no number" },
+        { NULL, NULL, NULL, ", \"added_tokens\": [7]", "number 1 of its added_tokens is not {" },
         { NULL, NULL, NULL, ", \"added_tokens\": [{\"id\": 300}]", "no content" },
         { NULL, NULL, NULL, ", \"added_tokens\": " ADDED("300", "<s>", "lstrip"), "\"<s>\" sets lstrip" },
         { NULL, NULL, NULL, ", \"added_tokens\": " ADDED("300", "<s>", "single_word"), "\"<s>\" sets single_word" },
@@ -723,6 +763,7 @@ int main(void) {
         cmocka_unit_test(test_long_words_take_linear_time),
         cmocka_unit_test(test_created),
         cmocka_unit_test(test_saved_and_opened),
+        cmocka_unit_test(test_saved_whole_or_not_at_all),
         cmocka_unit_test(test_special_tokens),
         cmocka_unit_test(test_special_tokens_refused),
         cmocka_unit_test(test_cut),

@@ -83,6 +83,8 @@ static bool write_state(const char *directory, const Model *m, const RunState *s
     json_write_number(f, state->best_val_loss);
     fprintf(f, ",\n  \"elapsed_s\": ");
     json_write_number(f, state->elapsed_s);
+    fprintf(f, ",\n  \"data\": ");
+    json_write_string(f, state->data);
     fprintf(f, ",\n  \"matmul_algorithms\": ");
     json_write_string(f, m->backend->algorithms());
     fprintf(f, ",\n  \"options\": {");
@@ -362,7 +364,8 @@ bool checkpoint_load(const char *directory, Model *m, RunState *run, char error[
            && json_get_integer(state, "updates", &updates) && json_get_number(state, "elapsed_s", &run->elapsed_s)
            && run->step >= 0 && run->samples >= 0 && updates >= 0;
     if (!json_get_number(state, "best_val_loss", &run->best_val_loss)) run->best_val_loss = INFINITY;
-    const char *algorithms = json_get_string(state, "matmul_algorithms");
+    const char *algorithms = json_get_string(state, "matmul_algorithms"), *data = json_get_string(state, "data");
+    snprintf(run->data, sizeof run->data, "%s", data ? data : "");
     if (ok && algorithms && !m->backend->set_algorithms(algorithms))
         warn("%s was written on another device or with another library: going on from it, but not to the same bits", directory);
     json_free(state);

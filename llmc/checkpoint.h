@@ -21,6 +21,7 @@ typedef struct {
     int64_t samples;         /* rows of data used */
     double best_val_loss;    /* INFINITY before the first evaluation */
     double elapsed_s;        /* training time so far */
+    char data[96];           /* what it is trained on, in words that differ where the data does; "" if nobody knows */
 } RunState;
 
 /* Writes a checkpoint of state->step into the run's directory and points `last`, and `best` if it is the best, at it; then removes all but

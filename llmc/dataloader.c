@@ -189,6 +189,7 @@ void dataloader_close(DataLoader *loader) {
     free(loader);
 }
 
+int64_t dataloader_files(const DataLoader *loader) { return loader->count; }
 int64_t dataloader_tokens(const DataLoader *loader) { return loader->tokens; }
 int64_t dataloader_rows(const DataLoader *loader) { return loader->rows_before[loader->count]; }
 

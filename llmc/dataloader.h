@@ -26,6 +26,7 @@ DataLoader *dataloader_open(const char *pattern, SampleOrder order, int64_t T, i
 void dataloader_close(DataLoader *loader);
 /* Dies as dataloader_open does if pattern matches no file. */
 void dataloader_require_files(const char *pattern);
+int64_t dataloader_files(const DataLoader *loader);
 int64_t dataloader_tokens(const DataLoader *loader);     /* in all files */
 int64_t dataloader_rows(const DataLoader *loader);       /* rows of T tokens in an epoch of SAMPLE_SHARDS */
 /* From now on row n of dataloader_batch begins at a document: at the first end_of_text token at or after the place that it would begin at, around

@@ -9,9 +9,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static const char *const split_names[SPLITS] = { "train", "val" };
@@ -20,6 +22,7 @@ static const char description_name[] = "dataset.json";
 struct DatasetWriter {
     DatasetPlan plan;
     char *work;                 /* directory/new.tmp */
+    int lock;                   /* the directory, locked, so that no other run writes there; -1 where it is not */
     bool made;                  /* the directory was not there before */
     DatasetSplit split;         /* of the document at hand */
     ShardSet sets[SPLITS];
@@ -40,6 +43,19 @@ static bool holds_characters(const char *directory) {
     return there;
 }
 
+/* Where the file system has no locks it goes without. */
+static bool lock_directory(DatasetWriter *writer, char error[ERROR_SIZE]) {
+    const char *directory = writer->plan.directory;
+    int lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock < 0) return file_error(error, "cannot open the directory '%s': %s", directory, strerror(errno));
+    if (flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        close(lock);
+        return file_error(error, "another run is writing a dataset into '%s'; wait for its end, or give another directory", directory);
+    }
+    writer->lock = lock;
+    return true;
+}
+
 DatasetWriter *dataset_writer_open(const DatasetPlan *plan, char error[ERROR_SIZE]) {
     if (holds_characters(plan->directory)) {
         file_error(error, "'%s' holds a dataset of characters, whose files would be mixed with these; give another directory",
@@ -47,12 +63,14 @@ DatasetWriter *dataset_writer_open(const DatasetPlan *plan, char error[ERROR_SIZ
         return NULL;
     }
     DatasetWriter *writer = xcalloc(1, sizeof *writer);
-    *writer = (DatasetWriter){ .plan = *plan, .work = path_join(plan->directory, "new.tmp"), .made = !path_exists(plan->directory) };
+    *writer = (DatasetWriter){ .plan = *plan, .work = path_join(plan->directory, "new.tmp"), .lock = -1,
+                               .made = !path_exists(plan->directory) };
     for (int split = 0; split < SPLITS; split++)
         writer->sets[split] = (ShardSet){
             .directory = writer->work, .name = split_names[split], .vocab_size = plan->vocab_size, .shard_tokens = plan->shard_tokens
         };
-    if (directory_create(plan->directory, error) && directory_remove(writer->work, error) && directory_create(writer->work, error))
+    if (directory_create(plan->directory, error) && lock_directory(writer, error) && directory_remove(writer->work, error) &&
+        directory_create(writer->work, error))
         return writer;
     dataset_writer_close(writer);
     return NULL;
@@ -78,8 +96,9 @@ void dataset_writer_close(DatasetWriter *writer) {
     char ignored[ERROR_SIZE];
     if (!writer) return;
     for (int split = 0; split < SPLITS; split++) shard_set_discard(&writer->sets[split]);
-    directory_remove(writer->work, ignored);
+    if (writer->lock >= 0) directory_remove(writer->work, ignored);
     if (writer->made) rmdir(writer->plan.directory);   /* fails, as it should, if there is anything in it */
+    if (writer->lock >= 0) close(writer->lock);
     free(writer->work);
     free(writer);
 }
@@ -151,16 +170,18 @@ typedef struct {
     int64_t count;
 } Names;
 
-static Names names_in(const char *directory) {
-    Names names = { 0 };
+static bool names_in(const char *directory, Names *names, char error[ERROR_SIZE]) {
+    struct dirent *entry;
     DIR *stream = opendir(directory);
-    for (struct dirent *entry; stream && (entry = readdir(stream));) {
+    if (!stream) return file_error(error, "cannot list the directory '%s': %s", directory, strerror(errno));
+    while (errno = 0, (entry = readdir(stream)) != NULL) {
         if (entry->d_name[0] == '.') continue;
-        names.names = xrealloc(names.names, (size_t)(names.count + 1) * sizeof *names.names);
-        names.names[names.count++] = xstrdup(entry->d_name);
+        names->names = xrealloc(names->names, (size_t)(names->count + 1) * sizeof *names->names);
+        names->names[names->count++] = xstrdup(entry->d_name);
     }
-    if (stream) closedir(stream);
-    return names;
+    bool good = errno == 0 || file_error(error, "cannot list the directory '%s': %s", directory, strerror(errno));
+    closedir(stream);
+    return good;
 }
 
 static void names_free(Names *names) {
@@ -171,8 +192,8 @@ static void names_free(Names *names) {
 /* Everything is in new.tmp/ now. */
 static bool replace(const DatasetWriter *writer, char error[ERROR_SIZE]) {
     const char *directory = writer->plan.directory;
-    bool good = remove_file(directory, description_name, error);
-    Names old = names_in(directory), new = names_in(writer->work);
+    Names old = { 0 }, new = { 0 };
+    bool good = names_in(directory, &old, error) && names_in(writer->work, &new, error) && remove_file(directory, description_name, error);
     for (int64_t i = 0; good && i < old.count; i++)
         if (is_ours(old.names[i])) good = remove_file(directory, old.names[i], error);
     for (int64_t i = 0; good && i < new.count; i++)

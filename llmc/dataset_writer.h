@@ -23,7 +23,8 @@ typedef struct { int64_t tokens, bytes, documents, shards; } DatasetCounts;
 
 typedef struct DatasetWriter DatasetWriter;
 
-/* Makes the directory if it is missing. NULL with a sentence if it cannot be had, or holds a dataset of characters. */
+/* Makes the directory if it is missing. NULL with a sentence if it cannot be had, holds a dataset of characters, or another
+   writer is open there. */
 DatasetWriter *dataset_writer_open(const DatasetPlan *plan, char error[ERROR_SIZE]);
 /* A document of that split begins: its first token is end_of_text, as in llm.c's and GPT-2's data. */
 bool dataset_writer_begin(DatasetWriter *writer, DatasetSplit split, char error[ERROR_SIZE]);

@@ -4,6 +4,9 @@
 #include "json.h"
 #include "shard_set.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <sys/stat.h>
 
@@ -221,6 +224,56 @@ static void test_leftovers_are_removed(void **state) {
     free(old);
 }
 
+/* In place of the library's: a directory that cannot be listed, also where the tests have all rights. */
+static const char *unlisted;
+DIR *opendir(const char *path) {
+    if (unlisted && strcmp(path, unlisted) == 0) {
+        errno = EACCES;
+        return NULL;
+    }
+    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return descriptor < 0 ? NULL : fdopendir(descriptor);
+}
+
+/* What cannot be listed cannot be replaced: the older dataset stays whole. */
+static void test_a_directory_that_cannot_be_listed(void **state) {
+    (void)state;
+    char *vocab = vocabulary(), *where = xstrdup(at("unlisted")), *work = path_join(where, "new.tmp");
+    DatasetWriter *writer = open_writer(where, vocab);
+    add_document(writer, TRAIN, 10, 9);
+    assert_true(dataset_writer_finish(writer, error));
+    dataset_writer_close(writer);
+    const char *places[] = { where, work };
+    for (int i = 0; i < 2; i++) {
+        writer = open_writer(where, vocab);
+        add_document(writer, TRAIN, 11, 2);
+        unlisted = places[i];
+        assert_false(dataset_writer_finish(writer, error));
+        unlisted = NULL;
+        assert_non_null(strstr(error, "cannot list the directory"));
+        dataset_writer_close(writer);
+        assert_int_equal(files_in(where), 5);
+    }
+    free(vocab);
+    free(where);
+    free(work);
+}
+
+static void test_one_run_at_a_time(void **state) {
+    (void)state;
+    char *vocab = vocabulary(), *where = xstrdup(at("locked"));
+    DatasetPlan plan = { where, vocab, "", 50, 4, EOT };
+    DatasetWriter *writer = open_writer(where, vocab);
+    add_document(writer, TRAIN, 10, 9);
+    assert_null(dataset_writer_open(&plan, error));
+    assert_non_null(strstr(error, "another run is writing a dataset into"));
+    assert_true(dataset_writer_finish(writer, error));
+    dataset_writer_close(writer);
+    assert_int_equal(files_in(where), 5);
+    free(vocab);
+    free(where);
+}
+
 static void test_refused_places(void **state) {
     (void)state;
     char *vocab = vocabulary();
@@ -246,6 +299,8 @@ int main(void) {
         cmocka_unit_test(test_a_dataset),
         cmocka_unit_test(test_given_up),
         cmocka_unit_test(test_leftovers_are_removed),
+        cmocka_unit_test(test_a_directory_that_cannot_be_listed),
+        cmocka_unit_test(test_one_run_at_a_time),
         cmocka_unit_test(test_refused_places),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

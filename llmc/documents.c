@@ -117,11 +117,17 @@ void stretch_free(Stretch *stretch) {
 
 /* ---- Parts ---- */
 
+/* Bytes of the newline that text begins with, or 0. No stretch ends between its two. */
+static size_t newline_at(const char *text, size_t length) {
+    if (length > 0 && text[0] == '\n') return 1;
+    return length > 1 && text[0] == '\r' && text[1] == '\n' ? 2 : 0;
+}
+
 static PartResult next_text(Stretch *stretch, DocumentPart *part) {
     const ByteBuffer *text = &stretch->text;
     while (stretch->at < text->count) {
         size_t size;
-        stretch->at += stretch->separated && text->bytes[stretch->at] == '\n';
+        if (stretch->separated) stretch->at += newline_at(text->bytes + stretch->at, text->count - stretch->at);
         const char *from = text->bytes + stretch->at;
         size_t length = specials_find(stretch->separator, from, text->count - stretch->at, &size);
         *part = (DocumentPart){ from, length, stretch->fresh };
@@ -165,9 +171,9 @@ static const char *document_of_line(Stretch *stretch, char *line, size_t length,
     const char *text = json_get_string(stretch->json, stretch->field);
     if (text) return text;
     const char *column = stretch->json ? NULL : strstr(cause, "column");   /* the line it names is always the first */
-    if (column) file_error(error, "%s, line %" PRId64 ", %s; --skip-bad leaves such lines out", stretch->name, stretch->line, column);
-    else file_error(error, "%s, line %" PRId64 ": there is no text under \"%s\"; --field names another, --skip-bad leaves such lines out",
-                    stretch->name, stretch->line, stretch->field);
+    if (column) file_error(error, "%s, line %" PRId64 ", %s", stretch->name, stretch->line, column);
+    else file_error(error, "%s, line %" PRId64 ": there is no text under \"%s\"; --field names another", stretch->name, stretch->line,
+                    stretch->field);
     return NULL;
 }
 

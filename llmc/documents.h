@@ -1,8 +1,8 @@
 /* documents.h: the documents of text files, read in stretches of about a megabyte, so that several threads share them and memory does not
    grow with the files.
 
-   NAME.txt      documents are separated by the text <|endoftext|>, to which a newline right behind it
-                 belongs; without it the file is one
+   NAME.txt      documents are separated by the text <|endoftext|>, to which a newline ("\n" or "\r\n")
+                 right behind it belongs; without it the file is one
    NAME.jsonl    a line is a JSON object, whose member `field` is the text of a document; the escapes of NUL and
                  of half a surrogate pair, which stand for no character, are taken for U+FFFD
    -             the same lines on standard input

@@ -77,6 +77,7 @@ static void test_texts(void **state) {
     expect("a.txt", S "one" S "two" S, "[one[two");
     expect("a.txt", "one\n" S "\ntwo\n" S "\n", "[one\n[two\n");
     expect("a.txt", "\none" S "\n\ntwo" S " \nthree", "[\none[\ntwo[ \nthree");
+    expect("a.txt", "one\r\n" S "\r\n\r\ntwo\r\n" S "\r\n" S "\rthree" S "\r\n", "[one\r\n[\r\ntwo\r\n[\rthree");
     expect("a.txt", S S "\n" S "\n\n" S "x" S, "[\n[x");
     expect("a.txt", "a <|endof text|> b <|endoftext| c <" S "d" S "|>", "[a <|endof text|> b <|endoftext| c <[d[|>");
     expect("a.txt", "a <|endoftext|" S " b c  d\n e" S "f g h i j", "[a <|endoftext|[ b c  d\n e[f g h i j");

@@ -241,6 +241,12 @@ void file_overwrite(FileWriter *file, uint64_t offset, const void *data, size_t 
     if (!file->failed && lseek(file->descriptor, end, SEEK_SET) < 0) writer_fail(file, "write");
 }
 
+void file_sync(FileWriter *file) {
+    if (!file->failed) write_through(file, file->buffer, file->used);
+    file->used = 0;
+    if (!file->failed && fsync(file->descriptor) != 0) writer_fail(file, "sync");
+}
+
 static void writer_free(FileWriter *file) {
     free(file->path);
     free(file->temporary);
@@ -260,8 +266,7 @@ void file_discard(FileWriter *file) {
 
 bool file_close(FileWriter *file, uint32_t *crc, char error[ERROR_SIZE]) {
     bool created = file->descriptor >= 0;
-    if (!file->failed) write_through(file, file->buffer, file->used);
-    if (!file->failed && fsync(file->descriptor) != 0) writer_fail(file, "sync");
+    file_sync(file);
     if (created && close(file->descriptor) != 0 && !file->failed) writer_fail(file, "close");
     if (!file->failed && rename(file->temporary, file->path) != 0) writer_fail(file, "replace");
     if (file->failed && created) unlink(file->temporary);

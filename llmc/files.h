@@ -35,6 +35,8 @@ void file_write(FileWriter *file, const void *data, size_t bytes);
 /* Other bytes in place of some that were written before, as of a header that counts what follows it. The CRC-32 stays that of the first
    ones. */
 void file_overwrite(FileWriter *file, uint64_t offset, const void *data, size_t bytes);
+/* All of it on the disk, so that only the renaming is left for file_close, as of one file among several that belong together. */
+void file_sync(FileWriter *file);
 /* False, with the first cause, if something failed so far. */
 bool file_good(const FileWriter *file, char error[ERROR_SIZE]);
 /* Leaves PATH as it was, and nothing beside it. */

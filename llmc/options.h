@@ -42,7 +42,7 @@ extern "C" {
     CHOICE(0,   init_scheme,     "gpt2", "gpt2|xavier|kaiming", "initial weights")                                                  \
     SECTION("Data")                                                                                                                 \
     TEXT  ('i', train_data,      "data/characters/train.bin", "training tokens: a shard, a glob in quotes, or a directory")         \
-    TEXT  ('j', val_data,        "data/characters/val.bin", "validation tokens, likewise")                                          \
+    TEXT  ('j', val_data,        "data/characters/val.bin", "validation tokens; if only -i is given, its name with val for train")  \
     CHOICE(0,   data_order,      "crops", "crops|shards", "random places, or every row once an epoch in shuffled order")            \
     FLAG  (0,   doc_start,       0, "rows begin at the data's end-of-text tokens, so at documents, not in their middle")            \
     INT   ('t', seq_len,         128, 1, 1048576, "T, tokens in a row")                                                             \
@@ -81,7 +81,7 @@ extern "C" {
     TEXT  (0,   config,          "", "file of options, a line each, as: lr = 3e-4; the command line wins")                          \
     SECTION("Evaluation, log and checkpoints")                                                                                      \
     INT   (0,   eval_every,      50, 0, 1073741824, "steps between evaluations of both splits; 0: only at the end")                 \
-    INT   (0,   eval_batches,    20, 0, 1073741824, "micro-batches in an evaluation; 0: the whole validation set")                  \
+    INT   (0,   eval_batches,    20, 0, 1073741824, "micro-batches in an evaluation of a split; 0: the whole validation set, as much of training")\
     FLAG  (0,   eval_only,       0, "evaluate the model of --model DIR or --resume, print, and exit")                               \
     TEXT  (0,   hellaswag,       "", "file of data/hellaswag.py: HellaSwag at every evaluation")                                    \
     INT   (0,   hellaswag_limit, 0, 0, 1073741824, "of its examples; 0: all")                                                       \

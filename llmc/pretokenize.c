@@ -136,8 +136,14 @@ static bool white_before(const char *text, size_t at) {
     return false;
 }
 
+/* Letters, or digits, end before text[at], which is ASCII. */
+static bool run_ends(const char *text, size_t at) {
+    Class before = class_at(text, at - 1), after = class_at(text, at);
+    return (before == LETTER || before == DIGIT) && after != before && after != NOT_ASCII;
+}
+
 size_t pretoken_cut(const char *text, size_t length) {
     for (size_t at = length; at-- > 1;)
-        if (white_after(text, at, length) && !white_before(text, at)) return at;
+        if (run_ends(text, at) || (white_after(text, at, length) && !white_before(text, at))) return at;
     return 0;
 }

@@ -2,8 +2,10 @@
    2019), matched by PCRE2 with its JIT (runs of ASCII by hand, which is faster and the same); white space is Unicode's property
    White_Space, spelled out, because PCRE2's \s is not the other tools'.
 
-   No pre-token holds white space after anything else, so a text may always be cut before white space that follows something else: each
-   part gives the pre-tokens that the whole would. pretoken_cut finds such a place. */
+   Two kinds of place lie between pre-tokens whatever surrounds them, so that a text may be cut there and each part gives the pre-tokens
+   that the whole would: before white space that follows something else, which no pre-token holds; and behind an ASCII letter before any
+   other ASCII character, and so behind a digit, for the letters or digits of a pre-token are its end (so is a contraction's last letter).
+   pretoken_cut finds such a place. */
 #ifndef LLMC_PRETOKENIZE_H
 #define LLMC_PRETOKENIZE_H
 

@@ -4,6 +4,9 @@
 
 #include "arguments.h"
 #include "tokenizer.h"
+#include "utf8_repair.h"
+
+#include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -35,12 +38,28 @@ const char *vocabulary_directory(const char *name);
 /* The vocabulary in that directory, with special tokens added. Dies if it cannot be had. */
 Tokenizer *vocabulary_open(const char *directory, const char *const *specials, int64_t special_count);
 
-/* A file that appears when it is whole, or standard output. */
-typedef struct { FileWriter *file; } StreamOutput;
+/* A file that appears when it is whole; or standard output (NULL or "-"), or what is there and no regular file, as a pipe, written as it
+   comes. Dies if it cannot be. */
+typedef struct {
+    FileWriter *file;           /* or: */
+    FILE *stream;
+    const char *name;           /* of the stream */
+} StreamOutput;
 StreamOutput stream_output_open(const char *path);
 bool stream_output_write(StreamOutput *output, const void *bytes, size_t count, char error[ERROR_SIZE]);
 bool stream_output_close(StreamOutput *output, char error[ERROR_SIZE]);
 void stream_output_discard(StreamOutput *output);
+
+/* Tokens on standard output as they come, as UTF-8: a character that ends in a later token waits for it, and what is none becomes U+FFFD.
+   All else zero to begin with. */
+typedef struct {
+    const Tokenizer *tokenizer;
+    Utf8Repair repair;
+    ByteBuffer whole;
+} TokenPrinter;
+void print_token(TokenPrinter *printer, int32_t token);
+/* At the end of the text. */
+void print_end(TokenPrinter *printer);
 
 #ifdef __cplusplus
 }

@@ -158,9 +158,26 @@ static bool has_file(const char *directory, const char *name) {
     return present;
 }
 
+/* The files that a vocabulary is read from. */
+static const char *const vocabulary_files[] = { file_name, "tokenizer.json", "vocab.json", "merges.txt" };
+enum { VOCABULARY_FILES = sizeof vocabulary_files / sizeof *vocabulary_files };
+
 bool tokenizer_present(const char *directory) {
-    return has_file(directory, file_name) || has_file(directory, "tokenizer.json") || has_file(directory, "vocab.json")
-        || has_file(directory, "merges.txt");
+    for (int i = 0; i < VOCABULARY_FILES; i++)
+        if (has_file(directory, vocabulary_files[i])) return true;
+    return false;
+}
+
+uint32_t tokenizer_checksum(const char *directory) {
+    uint32_t all = 0;
+    for (int i = 0; i < VOCABULARY_FILES; i++) {
+        char *path = path_join(directory, vocabulary_files[i]), ignored[ERROR_SIZE];
+        uint32_t crc;
+        uint64_t size;
+        if (has_file(directory, vocabulary_files[i]) && file_crc32(path, &crc, &size, ignored)) all = crc32_update(all, &crc, sizeof crc);
+        free(path);
+    }
+    return all;
 }
 
 Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]) {

@@ -16,6 +16,8 @@ typedef struct Tokenizer Tokenizer;
 Tokenizer *tokenizer_open(const char *directory, char error[ERROR_SIZE]);
 /* True if a vocabulary lies there, broken or not. */
 bool tokenizer_present(const char *directory);
+/* The CRC-32 of all the files that it is made of; 0 if there is none. */
+uint32_t tokenizer_checksum(const char *directory);
 /* Every distinct code point of text[length], sorted; text must be UTF-8. */
 Tokenizer *tokenizer_of_characters(const char *text, size_t length, char error[ERROR_SIZE]);
 void tokenizer_free(Tokenizer *tokenizer);

@@ -72,8 +72,12 @@ static void encode_piece(void *context, int thread, void *piece_) {
         bpe_encode(e->encoders[thread], piece->text.bytes, piece->text.count, e->specials, &piece->tokens);
     } else {
         token_buffer_free(&piece->tokens);
-        piece->tokens.tokens = tokenizer_encode(e->tokenizer, piece->text.bytes, piece->text.count, &piece->tokens.count, piece->error);
-        if (!piece->tokens.tokens) return;
+        char cause[ERROR_SIZE];
+        piece->tokens.tokens = tokenizer_encode(e->tokenizer, piece->text.bytes, piece->text.count, &piece->tokens.count, cause);
+        if (!piece->tokens.tokens) {
+            file_error(piece->error, "'%.200s': %.300s", e->reader.name, cause);
+            return;
+        }
     }
     byte_buffer_clear(&piece->out, 16 * STREAM_BYTES);
     if (e->format == FORMAT_TEXT) append_text(&piece->out, &piece->tokens);
@@ -84,7 +88,7 @@ static void encode_piece(void *context, int thread, void *piece_) {
 static bool write_piece(void *context, void *piece_) {
     Encoding *e = context;
     Piece *piece = piece_;
-    if (piece->error[0]) return file_error(e->error, "'%s': %s", e->reader.name, piece->error);
+    if (piece->error[0]) return file_error(e->error, "%s", piece->error);
     size_t blank = e->format == FORMAT_TEXT && !e->written && piece->out.count > 0;
     e->written = true;
     return stream_output_write(&e->output, piece->out.bytes + blank, piece->out.count - blank, e->error);

@@ -118,6 +118,9 @@ static void encode_piece(void *context, int thread, void *piece_) {
         } else if (s->options->skip_bad) {
             piece->bad_lines++;
             piece->error[0] = 0;
+        } else {
+            size_t length = strlen(piece->error);
+            snprintf(piece->error + length, sizeof piece->error - length, "; --skip-bad leaves such lines out");
         }
     }
 }

@@ -38,6 +38,8 @@ static Arguments parse(int argc, char **argv) {
         if (!known) die("the command train has no option '%s'; see tokenizer --help", argv[list.at]);
     }
     if (!a.file_count || !a.vocab_size || !a.out) die("the command train needs --input FILES, --vocab-size N and --out DIR");
+    for (int64_t i = 0; i < a.file_count; i++)
+        if (strcmp(a.files[i], "-") == 0) die("the command train reads files, not standard input; give /dev/stdin or a file to --input");
     if (a.vocab_size < BYTES + a.special_count)
         die("--vocab-size %" PRId64 " is too small: %d bytes and %" PRId64 " special tokens need %" PRId64, a.vocab_size, BYTES,
             a.special_count, BYTES + a.special_count);
@@ -89,9 +91,21 @@ static bool save(const Bpe *bpe, const char *directory, char error[ERROR_SIZE]) 
 
 /* ---- The command ---- */
 
+/* Its tokens and its vocabulary would no longer belong together. */
+static void refuse_dataset(const char *directory) {
+    static const char *const names[] = { "dataset.json", "characters.json" };
+    for (int i = 0; i < 2; i++) {
+        char *path = path_join(directory, names[i]);
+        if (path_exists(path))
+            die("'%s' holds %s of a dataset, whose tokens are of another vocabulary; give another directory to --out", directory, names[i]);
+        free(path);
+    }
+}
+
 /* The directory is made first, so that hours of work are not lost for want of it, and removed again if nothing comes of them. */
 static BpeTrainer *open_trainer(const Arguments *a) {
     char error[ERROR_SIZE];
+    refuse_dataset(a->out);
     bool made = !path_exists(a->out);
     if (!directory_create(a->out, error)) die("%s", error);
     Corpus corpus = { a->files, a->specials, a->file_count, a->special_count, (int)a->threads };

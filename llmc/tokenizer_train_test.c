@@ -146,12 +146,20 @@ static void test_refusals(void **state) {
     expect_refusal("256 bytes and 2 special tokens need 258",
                    COMMAND("--input", "text", "--vocab-size", "257", "--special", "<|a|>", "--special=<|b|>", "--out", "out"));
     expect_refusal("--threads is '0'", COMMAND("--input", "text", "--vocab-size", "300", "--threads", "0", "--out", "out"));
+    expect_refusal("not standard input", COMMAND("--input", "text", "-", "--vocab-size", "300", "--out", "out"));
     expect_refusal("cannot open 'missing': No such file", COMMAND("--input", "text", "missing", "--vocab-size", "300", "--out", "out"));
     expect_refusal("holds no text", COMMAND("--input", "empty", "--vocab-size", "300", "--out", "out"));
     expect_refusal("special token is empty", COMMAND("--input", "text", "--vocab-size", "300", "--special", "", "--out", "out"));
     expect_refusal("not UTF-8", COMMAND("--input", "text", "--vocab-size", "300", "--special", "\xff", "--out", "out"));
     expect_refusal("'<|a|>' is given twice",
                    COMMAND("--input", "text", "--vocab-size", "300", "--special", "<|a|>", "--special", "<|a|>", "--out", "out"));
+    expect_refusal("would be in the files", COMMAND("--input", "text", "--vocab-size", "300", "--special", "\u0120\u0120", "--out", "out"));
+    assert_true(directory_create("set", error));
+    write_text("set/dataset.json", "{}", 2);
+    expect_refusal("'set' holds dataset.json", COMMAND("--input", "missing", "--vocab-size", "300", "--out", "set"));
+    assert_int_equal(rename("set/dataset.json", "set/characters.json"), 0);
+    expect_refusal("'set' holds characters.json", COMMAND("--input", "text", "--vocab-size", "300", "--out", "set"));
+    assert_int_equal(entries("set"), 1);
     expect_refusal("cannot create the directory 'text'", COMMAND("--input", "text", "--vocab-size", "300", "--out", "text"));
 }
 
