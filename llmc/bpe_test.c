@@ -1,6 +1,7 @@
 /* bpe_test.c: byte-pair encoding: tokens that tokenizers and tiktoken give (dev/tokenizer), merging against a slow reference, any bytes,
    time, special tokens, files written and read again, and every refusal. */
 #include "bpe_parts.h"
+#include "directory_test.h"
 #include "error.h"
 #include "utf8.h"
 
@@ -14,19 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static char directory[] = P_tmpdir "/bpe_test.XXXXXX";
-static char error[ERROR_SIZE];
 static bool can_encode;      /* this build has PCRE2 */
-
-static int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
 
 /* The same numbers on every run (Marsaglia 2003, xorshift64). */
 static uint64_t random_state;

@@ -1,6 +1,7 @@
 /* bpe_train_test.c: the trainer against the definition carried out in the plainest way, threads against one thread, special tokens,
    refusals, and texts made to be slow. */
 #include "bpe_train.h"
+#include "directory_test.h"
 #include "error.h"
 #include "machine.h"
 #include "pretokenize.h"
@@ -15,20 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[] = P_tmpdir "/bpe_train_test.XXXXXX";
-static char error[ERROR_SIZE];
-
 /* ---- Helpers ---- */
-
-static int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
 
 static const char *write_text(const char *name, const char *text, size_t length) {
     static char paths[8][256];

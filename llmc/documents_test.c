@@ -1,5 +1,6 @@
 /* documents_test.c: documents of texts and of JSON lines, in stretches of every size. */
 #include "documents.h"
+#include "directory_test.h"
 #include "error.h"
 
 #include <setjmp.h>
@@ -10,19 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static char directory[] = P_tmpdir "/documents_test.XXXXXX";
-static char error[ERROR_SIZE];
-
-static int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
 
 static char *write_text(const char *name, const char *text, size_t length) {
     char *path = path_join(directory, name);

@@ -1,5 +1,6 @@
 /* parameters_test.c: where each tensor lies, how it begins, and how it goes to files and back. */
 #include "parameters.h"
+#include "directory_test.h"
 
 #include "error.h"
 #include "kernels/cpu.h"
@@ -13,18 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
-
-static char directory[] = P_tmpdir "/parameters_testXXXXXX";
-static char error[ERROR_SIZE];
-
-static int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-static int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
 
 /* ---- helpers ---------------------------------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* tokenizer_test.c: character vocabularies: UTF-8, round trips, files, and every refusal; byte pairs behind the same calls. */
 #include "tokenizer.h"
+#include "directory_test.h"
 #include "error.h"
 
 #include <setjmp.h>
@@ -10,19 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static char directory[] = P_tmpdir "/tokenizer_test.XXXXXX";
-static char error[ERROR_SIZE];
-
-static int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
 
 static Tokenizer *tokenizer_of(const char *text) {
     Tokenizer *tokenizer = tokenizer_of_characters(text, strlen(text), error);
