@@ -43,7 +43,7 @@ BpeEncoder *bpe_encoder_open(const Bpe *bpe, char error[ERROR_SIZE]) {
     encoder->bpe = bpe;
     encoder->pretokenizer = pretokenizer;
     encoder->cache = aligned_alloc(64, sizeof *encoder->cache << CACHE_BITS);
-    CHECK(encoder->cache);
+    if (!encoder->cache) die("out of memory: %zu bytes for the words met before", sizeof *encoder->cache << CACHE_BITS);
     memset(encoder->cache, 0, sizeof *encoder->cache << CACHE_BITS);
     return encoder;
 }
