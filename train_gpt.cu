@@ -91,8 +91,8 @@ static char *resolve_options(Options *o, bool *resuming) {
 /* Data of one's own is not validated on the default text: where only -i is given, -j is its name with val for train. */
 static void resolve_val_data(Options *o) {
     if (o->from.train_data < FROM_FILE || o->from.val_data > FROM_DEFAULT) return;
-    char *name = strrchr(o->train_data, '/'), *at = NULL;
-    for (char *found = name ? name : o->train_data; (found = strstr(found, "train")); found++) at = found;
+    char *slash = strrchr(o->train_data, '/'), *at = NULL;
+    for (char *found = strstr(slash ? slash : o->train_data, "train"); found; found = strstr(found + 1, "train")) at = found;
     if (!at) die("--train-data %s is given without --val-data; name the validation tokens too", o->train_data);
     char *val = xprintf("%.*sval%s", (int)(at - o->train_data), o->train_data, at + strlen("train"));
     free(o->val_data);
