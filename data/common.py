@@ -60,11 +60,11 @@ def map_ahead(function, items, workers, cancel=lambda: None):
             raise
 
 
-def main_of(command):
+def main_of(command, program="prepare"):
     """Runs command(); what the user must know is one line on standard error."""
     try:
         command()
     except Failure as failure:
-        sys.exit(f"prepare: {failure}")
+        sys.exit(f"{program}: {failure}")
     except KeyboardInterrupt:
-        sys.exit("prepare: interrupted")
+        sys.exit(f"{program}: interrupted")

@@ -13,10 +13,9 @@ import hashlib
 import json
 import os
 import re
-import sys
 
 from catalog import Remote
-from common import Failure, reason
+from common import Failure, main_of, reason
 from download import Store
 
 NAME = "hellaswag_val.jsonl"
@@ -99,9 +98,4 @@ def command():
 
 
 if __name__ == "__main__":
-    try:
-        command()
-    except Failure as failure:
-        sys.exit(f"hellaswag.py: {failure}")
-    except KeyboardInterrupt:
-        sys.exit("hellaswag.py: interrupted")
+    main_of(command, "hellaswag.py")

@@ -12,8 +12,6 @@
 
 enum { STEPS = 4, TAKEN = 5 };
 
-static char directory[] = P_tmpdir "/architecture_testXXXXXX";
-
 /* ---- architectures ------------------------------------------------------------------------------------------------------------ */
 
 /* Whatever a dump's metadata says of options. */
@@ -182,8 +180,5 @@ static void test_architectures(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_architectures)};
-    if (!mkdtemp(directory)) return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    directory_remove(directory, error);
-    return failed;
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

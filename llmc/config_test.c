@@ -1,5 +1,6 @@
 /* config_test.c: presets and their published sizes, what is refused, and what makes two architectures differ. */
 #include "config.h"
+#include "config_test.h"
 
 #include "error.h"
 #include "parameters.h"
@@ -12,20 +13,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-static char error[ERROR_SIZE];
-
 /* ---- helpers ---------------------------------------------------------------------------------------------------------------- */
-
-/* The config of a preset (NULL: none) with settings on top. */
-static bool configure(Config *c, const char *preset, const char *settings) {
-    Options o;
-    options_defaults(&o);
-    if (!options_parse_text(&o, settings, strlen(settings), "test", error)) fail_msg("%s", error);
-    if (preset) assert_true(config_preset(&o, preset));
-    bool ok = config_from_options(c, &o, error);
-    options_release(&train_options, &o);
-    return ok;
-}
 
 static Config good_config(const char *settings) {
     Config c;

@@ -3,6 +3,7 @@
 #define LLMC_DATALOADER_TEST_H
 
 #include "dataloader.h"
+#include "directory_test.h"
 #include "error.h"
 
 #include <setjmp.h>
@@ -18,19 +19,6 @@
 #include <unistd.h>
 
 enum { MAGIC16 = 20240520, MAGIC32 = 20240801, HEADER = 1024 };
-
-static char directory[] = P_tmpdir "/llmc_test.XXXXXX";
-static char error[ERROR_SIZE];
-
-static inline int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static inline int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
 
 /* Every test works in a directory of its own name. */
 static inline char *at(const char *name) {

@@ -10,16 +10,20 @@
 
 /* ---- architectures ---------------------------------------------------------------------------------------------------------- */
 
-static const struct { const char *name, *words[6]; } properties[PROPERTIES] = {
-    [POSITION] = {"pos", {"learned", "rope", "none"}},
-    [NORM] = {"norm", {"layernorm", "rmsnorm", "none"}},
-    [PLACE] = {"norm_place", {"pre", "post"}},
-    [ACTIVATION] = {"activation", {"gelu", "gelu-erf", "relu", "silu", "relu2", "swiglu"}},
-    [BIAS] = {"bias", {"0", "0 with qkv_bias 1", "1"}},
-    [QK_NORM] = {"qk_norm", {"0", "1"}},
-    [KV_HEADS] = {"n_kv_head", {"equal to n_head", "less than n_head"}},
-    [HEAD_SIZE] = {"head_size", {"of n_embd / n_head", "other than n_embd / n_head", "where n_head does not divide n_embd"}},
+/* The option that sets each property, and words for its values where they are not the option's own choices. */
+static const struct { const char *option, *words; } properties[PROPERTIES] = {
+    [POSITION] = {"pos", NULL}, [NORM] = {"norm", NULL}, [PLACE] = {"norm_place", NULL}, [ACTIVATION] = {"activation", NULL},
+    [BIAS] = {"bias", "0|0 with qkv_bias 1|1"},
+    [QK_NORM] = {"qk_norm", "0|1"},
+    [KV_HEADS] = {"n_kv_head", "equal to n_head|less than n_head"},
+    [HEAD_SIZE] = {"head_size", "of n_embd / n_head|other than n_embd / n_head|where n_head does not divide n_embd"},
 };
+
+/* What the architecture has of the property, in fresh memory. */
+static char *property_word(const Config *c, Property p) {
+    const char *words = properties[p].words ? properties[p].words : options_find(&train_options, properties[p].option)->choices;
+    return option_choice_word(words, family_property(c, p));
+}
 
 int family_property(const Config *c, Property property) {
     switch (property) {
@@ -193,8 +197,9 @@ const char *huggingface_family(const Config *c, char error[ERROR_SIZE]) {
     const char *separator = " ";
     for (int p = 0; p < PROPERTIES; p++) {
         if (expresses(nearest, c, p)) continue;
-        used += snprintf(error + used, (size_t)(ERROR_SIZE - used), "%s%s %s", separator, properties[p].name,
-                         properties[p].words[family_property(c, p)]);
+        char *word = property_word(c, (Property)p);
+        used += snprintf(error + used, (size_t)(ERROR_SIZE - used), "%s%s %s", separator, properties[p].option, word);
+        free(word);
         separator = ", and no ";
     }
     return NULL;

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static char directory[] = P_tmpdir "/hellaswag_test.XXXXXX";
 static char path[256];
 
 static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz :.";
@@ -33,8 +32,7 @@ static void write_text(const char *name, const char *text) {
 }
 
 static int make_files(void **state) {
-    (void)state;
-    if (!mkdtemp(directory)) return -1;
+    if (make_directory(state) != 0) return -1;
     Tokenizer *tokenizer = tokenizer_of_characters(alphabet, V, error);
     bool ok = tokenizer && tokenizer_save(tokenizer, directory, error);
     tokenizer_free(tokenizer);
@@ -45,11 +43,6 @@ static int make_files(void **state) {
                  endings[i][1], endings[i][2], endings[i][3], labels[i]);
     write_text("examples.jsonl", text);
     return ok ? 0 : -1;
-}
-
-static int remove_files(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
 }
 
 /* A character's token, by counting: the vocabulary is sorted. */
@@ -210,5 +203,5 @@ int main(void) {
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_bad_files_are_refused),
     };
-    return cmocka_run_group_tests(tests, make_files, remove_files);
+    return cmocka_run_group_tests(tests, make_files, remove_directory);
 }

@@ -10,9 +10,8 @@
 
 static const char rope_layout_key[] = "train_gpt_rope_layout";
 
-/* Words of train_gpt's own fields, by value. */
-static const char *const position_words[] = {"learned", "rope", "none", NULL}, *const layout_words[] = {"interleaved", "half", NULL};
-static const char *const norm_words[] = {"layernorm", "rmsnorm", "none", NULL}, *const place_words[] = {"pre", "post", NULL};
+/* The words of train_gpt's own fields are those of its options. */
+static const char *choices_of(const char *option) { return options_find(&train_options, option)->choices; }
 
 /* transformers' names of activations: the first of each is the one that is written. */
 static const struct { const char *name; Activation activation; } activation_names[] = {
@@ -86,6 +85,12 @@ static const char *activation_name(Activation activation) {
     return activation_names[i].name;
 }
 
+static void write_choice(FILE *f, const char *key, const char *option, int number) {
+    char *word = option_choice_word(choices_of(option), number);
+    write_word(f, key, word);
+    free(word);
+}
+
 static void write_sizes(FILE *f, const ConfigKeys *keys, const Config *c) {
     write_integer(f, keys->L, c->L);
     write_integer(f, keys->NH, c->NH);
@@ -106,15 +111,15 @@ static void write_rope(FILE *f, const Family *family, const Config *c) {
     json_write_number(f, c->rope_base);
     if (family->keys.rotated) fprintf(f, ", \"partial_rotary_factor\": 1.0");
     fputs("}", f);
-    if (c->rope_layout == ROPE_INTERLEAVED) write_word(f, rope_layout_key, layout_words[ROPE_INTERLEAVED]);
+    if (c->rope_layout == ROPE_INTERLEAVED) write_choice(f, rope_layout_key, "rope_layout", ROPE_INTERLEAVED);
 }
 
 static void write_native(FILE *f, const Config *c) {
-    write_word(f, "position_embedding", position_words[c->pos]);
-    write_word(f, "rope_layout", layout_words[c->rope_layout]);
+    write_choice(f, "position_embedding", "pos", c->pos);
+    write_choice(f, "rope_layout", "rope_layout", c->rope_layout);
     write_number(f, "rope_theta", c->rope_base);
-    write_word(f, "norm", norm_words[c->norm]);
-    write_word(f, "norm_place", place_words[c->norm_place]);
+    write_choice(f, "norm", "norm", c->norm);
+    write_choice(f, "norm_place", "norm_place", c->norm_place);
     write_flag(f, "qk_norm", c->qk_norm);
     write_flag(f, "gated", c->gated);
     write_flag(f, "use_bias", c->bias);
@@ -180,15 +185,13 @@ static bool flag_or(const Json *json, const char *key, bool fallback, bool *valu
     *value = fallback;
     return !present(json, key) || json_get_bool(json, key, value) || unusable(key, "true or false", error);
 }
-/* *value: the place of the member's word in words. */
-static bool word_or(const Json *json, const char *key, const char *const *words, int fallback, int *value, char error[ERROR_SIZE]) {
+/* *value: the number of the member's word among the option's choices. */
+static bool choice_or(const Json *json, const char *key, const char *option, int fallback, int *value, char error[ERROR_SIZE]) {
     const char *word = json_get_string(json, key);
     *value = fallback;
     if (!json_get(json, key)) return true;
-    for (*value = 0; word && words[*value]; ++*value)
-        if (strcmp(words[*value], word) == 0) return true;
-    return file_error(error, "config.json has no usable '%s'; expected %s, %s%s%s", key, words[0], words[1], words[2] ? " or " : "",
-                      words[2] ? words[2] : "");
+    *value = word ? option_choice_index(choices_of(option), word) : -1;
+    return *value >= 0 || file_error(error, "config.json has no usable '%s'; expected one of %s", key, choices_of(option));
 }
 
 static bool lacking(const char *key, const char *value, char error[ERROR_SIZE]) {
@@ -314,7 +317,7 @@ static bool read_rope(const Family *family, const Json *json, Config *c, char er
     int layout;
     if (!number_or(json, family->keys.rope_base, 10000, 1, 1e12, &c->rope_base, error)
         || !number_or(json, key, family->rotated, 0, 1, &rotated, error) || !read_rope_object(json, object, c, &rotated, error)
-        || !word_or(json, rope_layout_key, layout_words, ROPE_HALF, &layout, error)
+        || !choice_or(json, rope_layout_key, "rope_layout", ROPE_HALF, &layout, error)
         || (!family->keys.HS && !check_head_dim(json, c, error))) return false;
     c->rope_layout = (RopeLayout)layout;
     return rotated == 1 || refuse_rotated(json, object, key, rotated, error);
@@ -322,10 +325,10 @@ static bool read_rope(const Family *family, const Json *json, Config *c, char er
 
 static bool read_native(const Json *json, Config *c, char error[ERROR_SIZE]) {
     int pos, layout, norm, place;
-    if (!word_or(json, "position_embedding", position_words, POS_LEARNED, &pos, error)
-        || !word_or(json, "rope_layout", layout_words, ROPE_INTERLEAVED, &layout, error)
-        || !word_or(json, "norm", norm_words, NORM_LAYERNORM, &norm, error)
-        || !word_or(json, "norm_place", place_words, NORM_PRE, &place, error)
+    if (!choice_or(json, "position_embedding", "pos", POS_LEARNED, &pos, error)
+        || !choice_or(json, "rope_layout", "rope_layout", ROPE_INTERLEAVED, &layout, error)
+        || !choice_or(json, "norm", "norm", NORM_LAYERNORM, &norm, error)
+        || !choice_or(json, "norm_place", "norm_place", NORM_PRE, &place, error)
         || !number_or(json, "rope_theta", 10000, 1, 1e12, &c->rope_base, error) || !flag_or(json, "gated", false, &c->gated, error)
         || !flag_or(json, "qk_norm", false, &c->qk_norm, error) || !flag_or(json, "use_bias", true, &c->bias, error)
         || !flag_or(json, "qkv_bias", c->bias, &c->qkv_bias, error)) return false;

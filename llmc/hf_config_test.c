@@ -1,5 +1,6 @@
 /* hf_config_test.c: config.json of every family written, read, and damaged. */
 #include "huggingface.h"
+#include "config_test.h"
 
 #include "error.h"
 #include "families.h"
@@ -13,19 +14,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static char error[ERROR_SIZE];
-
 /* ---- helpers ---------------------------------------------------------------------------------------------------------------- */
-
-static bool configure(Config *c, const char *preset, const char *settings) {
-    Options o;
-    options_defaults(&o);
-    if (!options_parse_text(&o, settings, strlen(settings), "test", error)) fail_msg("%s", error);
-    if (preset) assert_true(config_preset(&o, preset));
-    bool ok = config_from_options(c, &o, error);
-    options_release(&train_options, &o);
-    return ok;
-}
 
 static char *json_of(const Config *c) {
     char *text;

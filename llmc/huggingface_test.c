@@ -15,18 +15,11 @@
 static const char *const families[] = {"gpt2", "llama", "llama_shards", "qwen2", "qwen3", "gpt_neox"};
 enum { FAMILIES = sizeof families / sizeof *families };
 
-static char directory[] = P_tmpdir "/huggingface_testXXXXXX";
-
 static int begin(void **state) {
-    (void)state;
 #ifdef _OPENMP
     omp_set_num_threads(1);   /* models this small are fastest so */
 #endif
-    return mkdtemp(directory) ? 0 : -1;
-}
-static int end(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
+    return make_directory(state);
 }
 
 /* ---- helpers ---------------------------------------------------------------------------------------------------------------- */
@@ -790,5 +783,5 @@ int main(void) {
         cmocka_unit_test(test_damaged_tensors), cmocka_unit_test(test_tied_head), cmocka_unit_test(test_shards),
         cmocka_unit_test(test_other_directories), cmocka_unit_test(test_export_failures),
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, begin, remove_directory);
 }

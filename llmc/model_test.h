@@ -4,10 +4,10 @@
 
 #include "model.h"
 
+#include "directory_test.h"
 #include "error.h"
 #include "kernels/op_test.h"
 
-static char error[ERROR_SIZE];
 static const char *const dtype_names[] = {"fp32", "bf16"};
 
 /* A small model, or what settings make of it. */

@@ -91,8 +91,7 @@ static const OptionRow *nearest_row(const OptionTable *table, const char *name) 
     return best;
 }
 
-/* Index of word in "a|b|c", or -1. */
-static int choice_index(const char *choices, const char *word) {
+int option_choice_index(const char *choices, const char *word) {
     size_t length = strlen(word);
     for (int index = 0;; index++) {
         size_t n = strcspn(choices, "|");
@@ -133,7 +132,7 @@ static bool parse_value(const OptionRow *row, const char *text, OptionValue *val
         snprintf(expected, ERROR_SIZE, "0 or 1");
         return value->integer >= 0;
     case OPTION_CHOICE:
-        value->integer = choice_index(row->choices, text);
+        value->integer = option_choice_index(row->choices, text);
         snprintf(expected, ERROR_SIZE, "one of %s", row->choices);
         return value->integer >= 0;
     default:

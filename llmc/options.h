@@ -162,8 +162,10 @@ void options_parse(const OptionTable *table, void *values, int argc, char **argv
 /* The option's value as text that options_set reads back to the same value; free() it. */
 char *options_format(const OptionRow *row, const void *values);
 void options_help(const OptionTable *table);
-/* The row of that name, in either spelling, or NULL; and the word of that number among a CHOICE row's choices, in fresh memory. */
+/* The row of that name, in either spelling, or NULL. */
 const OptionRow *options_find(const OptionTable *table, const char *name);
+/* Of choices as "a|b|c": the number of a word, or -1; and the word of that number, in fresh memory. */
+int option_choice_index(const char *choices, const char *word);
 char *option_choice_word(const char *choices, int64_t index);
 
 /* For train_gpt's table: what the checkpoint and the fuzzer use. */

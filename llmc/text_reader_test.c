@@ -1,5 +1,6 @@
 /* text_reader_test.c: files in pieces of every size; encoding in pieces equals encoding at once, wherever a text is cut. */
 #include "text_reader.h"
+#include "directory_test.h"
 #include "bpe.h"
 #include "error.h"
 
@@ -12,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[] = P_tmpdir "/text_reader_test.XXXXXX";
-static char error[ERROR_SIZE];
 static char *path;
 
 /* White space of every kind beside everything else, special tokens that overlap, that are cut short, and one with a blank, half characters,
@@ -27,7 +26,7 @@ enum { NASTY = sizeof nasty - 1 };
 
 static int make_file(void **state) {
     (void)state;
-    if (!mkdtemp(directory)) return -1;
+    if (make_directory(state) != 0) return -1;
     path = path_join(directory, "nasty");
     FileWriter *file = file_create(path);
     file_write(file, nasty, NASTY);
@@ -37,7 +36,7 @@ static int make_file(void **state) {
 static int remove_files(void **state) {
     (void)state;
     free(path);
-    return directory_remove(directory, error) ? 0 : -1;
+    return remove_directory(state);
 }
 
 /* ---- Encoding ---- */

@@ -1,5 +1,6 @@
 /* tokenizer_train_test.c: the command `tokenizer train`: what it writes, what it refuses, and what an interruption leaves. */
 #include "tokenizer_train.h"
+#include "directory_test.h"
 #include "bpe.h"
 #include "error.h"
 #include "pretokenize.h"
@@ -19,19 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char directory[] = P_tmpdir "/tokenizer_train_test.XXXXXX";
-static char error[ERROR_SIZE];
-
 /* Every test writes into a directory of its own, by relative names. */
-static int make_directory(void **state) {
-    (void)state;
-    return mkdtemp(directory) && chdir(directory) == 0 ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    return directory_remove(directory, error) ? 0 : -1;
-}
+static int enter_directory(void **state) { return make_directory(state) == 0 && chdir(directory) == 0 ? 0 : -1; }
 
 static void write_text(const char *path, const char *text, size_t length) {
     FileWriter *file = file_create(path);
@@ -201,5 +191,5 @@ int main(void) {
         return 0;
     }
     pretokenizer_close(pretokenizer);
-    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+    return cmocka_run_group_tests(tests, enter_directory, remove_directory);
 }
