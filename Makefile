@@ -1,11 +1,14 @@
 # make train_gpt        the trainer, and the default data if absent       make test     all tests (needs cmocka)
 # make all              every program                                     make bench    tokens/s against the machine's ceiling
-# Options: CC=gcc|clang  ONEDNN=auto|0|1  CUDA=auto|0|1  CUDA_ARCHS="80 86 89 90"  EMU=auto|0  ARCH=native  SANITIZE=address,undefined
+# Options: CC=gcc|clang  ONEDNN=auto|0|1  CUDA=auto|0|1  CUDA_ARCHS="80 86 89 90"  NCCL=auto|0|1  MPI=auto|0|1  EMU=auto|0  ARCH=native
+#          SANITIZE=address,undefined
 CC       := $(if $(filter default,$(origin CC)),$(firstword $(foreach c,gcc clang cc,$(shell command -v $(c) >/dev/null 2>&1 && echo $(c)))),$(CC))
 ARCH     ?= native
 SANITIZE ?=
 ONEDNN   ?= auto
 CUDA     ?= auto
+NCCL     ?= auto
+MPI      ?= auto
 EMU      ?= auto
 BUILD    ?= build
 BIN      ?= .
@@ -38,9 +41,22 @@ endif
 ifneq ($(and $(USE_CUDA),$(filter 1 2 3 4 5 6 7 8 9 10 11,$(CUDA_RELEASE))),)
 $(error the CUDA toolkit here is release $(CUDA_RELEASE), and 12 or later is needed: install a newer one, or use CUDA=0)
 endif
+# NCCL is loaded at run time; only its header is needed here. MPI: what its compiler would add.
+NCCL_CFLAGS := -isystem $(abspath $(if $(NVCC),$(dir $(NVCC))..,/usr/local/cuda)/include)
+HAVE_NCCL := $(if $(filter 1,$(NCCL) $(USE_CUDA)),$(if $(filter 0,$(NCCL)),,$(call probe,\043include <nccl.h>\nint main(void){return 0;},$(NCCL_CFLAGS))))
+ifeq ($(NCCL)$(HAVE_NCCL),1)
+$(error NCCL=1 but there is no nccl.h beside the CUDA toolkit or in /usr/include: install libnccl-dev, or use NCCL=0)
+endif
+MPI_SHOWN := $(if $(filter 0,$(MPI)),,$(shell mpicc -show 2>/dev/null))
+MPI_CFLAGS := $(patsubst -I%,-isystem %,$(filter -I%,$(MPI_SHOWN)))
+MPI_LIBS := $(foreach f,$(filter -L% -l% -Wl%,$(MPI_SHOWN)),$(if $(USE_CUDA),$(f:-Wl$(comma)%=-Xlinker %),$(f)))
+HAVE_MPI := $(if $(MPI_SHOWN),$(call probe,\043include <mpi.h>\nint main(void){return MPI_Init(0$(comma)0);},$(filter -I% -L% -l% -Wl%,$(MPI_SHOWN))))
+ifeq ($(MPI)$(HAVE_MPI),1)
+$(error MPI=1 but no mpicc that works is on the PATH: install libopenmpi-dev or libmpich-dev, or use MPI=0)
+endif
 # For the GPUs present; without one, for what is in use, and PTX for what comes.
 CUDA_ARCHS ?= $(or $(GPU_ARCHS),80 86 89 90)
-$(info $(CC): PCRE2 $(if $(HAVE_PCRE2),yes,no (no byte-pair encoding)), oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (for $(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(GPU_ARCHS),found,not found))))
+$(info $(CC): PCRE2 $(if $(HAVE_PCRE2),yes,no (no byte-pair encoding)), oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (for $(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(GPU_ARCHS),found,not found))), NCCL $(if $(HAVE_NCCL),yes,no), MPI $(if $(HAVE_MPI),yes,no))
 endif
 override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(HAVE_PCRE2),-DUSE_PCRE2)
 override LDFLAGS += $(if $(OPENMP),-fopenmp)
@@ -48,7 +64,10 @@ override LDLIBS := $(if $(HAVE_PCRE2),-lpcre2-8) $(if $(HAVE_ONEDNN),-ldnnl) $(i
 
 PROGRAMS := train_gpt sample_gpt tokenizer test_gpt
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c))
-LIBRARY  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard kernels/*.c llmc/*.c)))
+# Collectives for which the build needs what not every machine has: in the programs of several ranks, and weak symbols for the others.
+COMMS    := $(BUILD)/llmc/comm_mpi.o $(BUILD)/llmc/comm_nccl.o
+LIBRARY  := $(filter-out $(COMMS),$(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard kernels/*.c llmc/*.c))))
+USED_COMMS := $(if $(HAVE_MPI),$(BUILD)/llmc/comm_mpi.o) $(if $(HAVE_NCCL),$(BUILD)/llmc/comm_nccl.o)
 LINK     = $(if $(USE_CUDA),$(NVCC) $(LDFLAGS:%=-Xcompiler %),$(CC) $(LDFLAGS))
 CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kernels/*.cu)))
 # The same kernels compiled for the emulator, with stand-ins for the files that call NVIDIA's libraries: in tests, and where EMU=1.
@@ -58,7 +77,7 @@ EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
 
-.PHONY: all tests test check bench bench-attention bench-tokenizer check-hf lt-probe sdpa-plan device-tests clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.PHONY: all tests test check bench bench-attention bench-tokenizer check-hf lt-probe sdpa-plan device-tests test-ranks test-comm test-nccl clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
 .SECONDARY:
 all: $(PROGRAMS)
 tests: $(TESTS)
@@ -75,7 +94,9 @@ FORCE:
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c $< -o $@
+	$(CC) $(CFLAGS) $(INCLUDES) -c $< -o $@
+$(BUILD)/llmc/comm_mpi.o: INCLUDES := $(MPI_CFLAGS)
+$(BUILD)/llmc/comm_nccl.o: INCLUDES := $(NCCL_CFLAGS)
 
 # The trainer is C that is also C++: nvcc compiles it where CUDA is built.
 NVCCFLAGS = -O3 -std=c++17 -I. -Xcompiler -Wall,-Wextra$(if $(WERROR),$(comma)-Werror) $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
@@ -96,16 +117,18 @@ $(BUILD)/emu.o: $(EMU_OBJECTS)
 	ld -r $^ -o $@.all
 	objcopy --keep-global-symbol=emu_backend $@.all $@
 
+LIBS = $(LDLIBS) $(if $(filter $(EMULATOR),$^),-lstdc++) $(if $(filter %/comm_mpi.o,$^),$(MPI_LIBS)) $(if $(filter %/comm_nccl.o,$^),-ldl)
 $(PROGRAMS:%=$(BIN)/%): $(BIN)/%: $(BUILD)/%.o $(LIBRARY) $(CUDA_OBJECTS)
 	@mkdir -p $(@D)
-	$(LINK) $^ $(LDLIBS) $(if $(filter $(EMULATOR),$^),-lstdc++) -o $@
+	$(LINK) $^ $(LIBS) -o $@
 $(BIN)/test_gpt: $(EMULATOR)
 $(BUILD)/emulated_train_gpt: $(BUILD)/train_gpt.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
-	$(LINK) $^ $(LDLIBS) -lstdc++ -o $@
+	$(LINK) $^ $(LIBS) -o $@
+$(BIN)/train_gpt $(BUILD)/emulated_train_gpt $(BUILD)/dev/comm_ranks: $(USED_COMMS)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
-	$(LINK) $^ -lcmocka $(LDLIBS) $(if $(EMULATOR),-lstdc++) -o $@
+	$(LINK) $^ -lcmocka $(LIBS) -o $@
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)
-	$(LINK) $^ $(LDLIBS) $(if $(filter $(EMULATOR),$^),-lstdc++) -o $@
+	$(LINK) $^ $(LIBS) -o $@
 ifeq ($(EMU),1)
 $(BUILD)/dev/bench: $(EMULATOR)
 endif
@@ -114,13 +137,19 @@ $(BUILD)/dev/sdpa_test: $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJEC
 	$(LINK) $^ $(LDLIBS) -o $@
 $(BUILD)/dev/device_test: $(BUILD)/dev/device_test.cu.o
 	$(NVCC) $^ -o $@
+# NCCL's calls, heard by a stand-in for it.
+$(BUILD)/dev/nccl_test.o $(BUILD)/dev/nccl_standin.o: INCLUDES := $(NCCL_CFLAGS) -fPIC
+$(BUILD)/dev/nccl_test: $(BUILD)/llmc/comm_nccl.o
+$(BUILD)/nccl/libnccl.so.2: $(BUILD)/dev/nccl_standin.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,libnccl.so.2 $^ -o $@
 $(BUILD)/dev/lt_probe: dev/lt_probe.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) $< -lcublasLt -o $@
 $(BUILD)/dev/libcuda.so.1: dev/sdpa_driver.c
 	@mkdir -p $(@D)
 	$(CC) -shared -fPIC -O1 -Wl,-soname,libcuda.so.1 $< -o $@
-$(BUILD)/dev/sdpa_plan: $(BUILD)/dev/sdpa_plan.cu.o $(BUILD)/kernels/sdpa.cu.o $(BUILD)/dev/libcuda.so.1
+$(BUILD)/dev/sdpa_plan: $(BUILD)/dev/sdpa_plan.cu.o $(BUILD)/kernels/sdpa.cu.o $(BUILD)/kernels/failure.o $(BUILD)/dev/libcuda.so.1
 	$(NVCC) $(filter %.o,$^) -ldl -o $@
 
 # The default data, so that ./train_gpt works at once. DATA_MIRROR= names a directory or URL prefix that holds tinyshakespeare.txt.
@@ -150,6 +179,13 @@ lt-probe: $(BUILD)/dev/lt_probe
 sdpa-plan: $(BUILD)/dev/sdpa_plan
 	LD_LIBRARY_PATH=$(BUILD)/dev $<
 device-tests: $(BUILD)/dev/sdpa_test $(BUILD)/dev/device_test
+# Several ranks, which are processes: the trainer, kills and resumes included; the collectives alone; and what NCCL is asked for (needs nccl.h).
+test-ranks: $(BIN)/train_gpt $(EMULATED)
+	sh dev/ranks_test.sh $(BIN) "$(EMULATED)"
+test-comm: $(BUILD)/dev/comm_ranks
+	sh dev/comm_ranks.sh $<
+test-nccl: $(BUILD)/dev/nccl_test $(BUILD)/nccl/libnccl.so.2
+	LD_LIBRARY_PATH=$(BUILD)/nccl $<
 include dev/emulator/rules.mk
 clean:
 	rm -rf build $(PROGRAMS)

@@ -336,7 +336,8 @@ static void test_cache(Test *t) {
 
 static void forward_backward(Test *t, Model *m, int64_t step) {
     const Dump *d = t->dump;
-    model_begin_step(m, step, d->options.lr, d->options.grad_clip, d->valid);
+    StepSettings settings = {.step = step, .lr = d->options.lr, .max_norm = d->options.grad_clip, .valid = d->valid};
+    model_begin_step(m, &settings);
     for (int64_t first = 0, micro = 0; first < d->N; first += d->B, micro++)
         model_micro_step(m, d->tokens + first * d->T, d->targets + first * d->T, first, micro);
 }

@@ -152,7 +152,8 @@ static int32_t *draw_tokens(int64_t n, int64_t V) {
 
 static void run_step(Model *m, const Case *c, const int32_t *tokens, int64_t step) {
     int64_t BT = c->spec.B * c->spec.T;
-    model_begin_step(m, step, 1e-4, 1, c->grad_accum * BT);
+    StepSettings settings = {.step = step, .lr = 1e-4, .max_norm = 1, .valid = c->grad_accum * BT};
+    model_begin_step(m, &settings);
     for (int64_t g = 0; g < c->grad_accum; g++) model_micro_step(m, tokens + g * BT, tokens + g * BT + 1, g * c->spec.B, g);
     model_update(m);
     m->backend->synchronize(m->stream);
@@ -175,7 +176,7 @@ static void time_steps(Result *r, Model *m, const Case *c, const int32_t *tokens
         times[r->steps++] = machine_seconds() - start;
     }
     StepOutcome outcome = model_outcome(m, 0);
-    if (outcome.skipped || !isfinite(outcome.loss))
+    if (outcome.skip || !isfinite(outcome.loss))
         die("%s broke: its loss is %f and its gradient's norm %f; the speed of that means nothing", c->model, outcome.loss, outcome.grad_norm);
     qsort(times, (size_t)r->steps, sizeof *times, ascending);
     r->median = times[r->steps / 2];

@@ -16,6 +16,12 @@ includes kernels/*.[ch] kernels/*.cu kernels/*.cuh | grep -E 'llmc/|dev/|\.\./' 
 includes llmc/*.[ch] | grep -E '\.cuh"|dev/|\.\./' | rule "llmc/ includes kernels/*.h and itself, never a .cuh"
 grep -nE '#[[:space:]]*include[[:space:]]*[<"](cuda|cublas|cudnn|nccl)' kernels/*.[ch] llmc/*.[ch] ./*.c /dev/null |
     grep -vE '^(llmc/comm_nccl.c|kernels/cu.h):' | rule "CUDA headers appear only in .cu, .cuh, cu.h and the one NCCL file"
+grep -nE '#[[:space:]]*include[[:space:]]*[<"]mpi' kernels/* llmc/*.[ch] ./*.c ./*.cu /dev/null | grep -v '^llmc/comm_mpi.c:' |
+    rule "mpi.h appears only in llmc/comm_mpi.c"
+grep -nE '#[[:space:]]*include[[:space:]]*[<"]nccl' kernels/* llmc/*.[ch] ./*.c ./*.cu /dev/null | grep -v '^llmc/comm_nccl.c:' |
+    rule "nccl.h appears only in llmc/comm_nccl.c"
+grep -nE '#[[:space:]]*include[[:space:]]*<(sys/socket|netdb|netinet/|ifaddrs)' kernels/* llmc/*.[ch] ./*.c ./*.cu /dev/null |
+    grep -vE '^llmc/(sockets\.[ch]|frames\.c|team_processes\.h|[a-z_]+_test\.[ch]):' | rule "sockets appear only in sockets.[ch], frames.c and team_processes.h"
 includes ./*.c ./*.cu | grep -vE '"(llmc/[a-z_]+\.h|kernels/[a-z_]+\.h)"' | rule "top-level files include llmc/ and kernels/*.h"
 grep -lE '(ifdef|defined).*USE_CUDA' kernels/*.[ch] llmc/*.[ch] ./*.c ./*.cu /dev/null | grep -v '^kernels/backend.c$' |
     rule "only kernels/backend.c asks whether CUDA is in this build"

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Everything to be done on a machine with a GPU and no network:
 #
-#   sh dev/gpu_check.sh build | test | determinism | sanitize | bench MODEL | all   [--out DIR] [--build DIR] [--device NAME] [--again]
+#   sh dev/gpu_check.sh build | test | determinism | ranks | sanitize | bench MODEL | all   [--out DIR] [--build DIR] [--device NAME] [--again]
 #
 #   build         compiles the programs, tests and benchmarks for the GPU present
 #   test          the ops' tests and test_gpt on the device, in fp32 and bf16, and the tests of single instructions and of cuDNN
 #   determinism   equal checkpoints from equal runs, from a resumed one, and with and without graphs
+#   ranks         NCCL with one rank and loopback with several, with and without ZeRO: the bits of one rank, of a second run, of a resumed one;
+#                 and the tests of collectives and of models on several ranks
 #   sanitize      compute-sanitizer's memcheck and racecheck over the ops' tests and a small training run
 #   bench MODEL   our speed and PyTorch's, turn about, twice (gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M;
 #                 tinystories-17M and llama-350M: ours alone)
@@ -39,7 +41,7 @@ again=
 [ $# -gt 0 ] || usage
 while [ $# -gt 0 ]; do
     case $1 in
-    build | test | determinism | sanitize | all) stages=$1 ;;
+    build | test | determinism | ranks | sanitize | all) stages=$1 ;;
     bench) stages=bench model=${2:?bench needs a MODEL} && shift ;;
     --out) out=${2:?--out needs a directory} && shift ;;
     --build) build=${2:?--build needs a directory} && shift ;;
@@ -292,6 +294,36 @@ stage_determinism() {
     for run in second third graphless resumed; do same first $run; done
 }
 
+# Several rank threads share the device and take turns; NCCL has one rank, for a rank wants a GPU of its own, or two where there are two.
+# shellcheck disable=SC2086
+stage_ranks() {
+    TEST_BACKENDS=$device
+    export TEST_BACKENDS
+    for program in llmc/comm_test llmc/model_ranks_test; do need "$program" && check "$(basename "$program")" 240 "$build/$program"; done
+    small_training || return
+    runs=$build/check
+    rm -rf "$runs"/rank_*
+    train="$train $tiny --deterministic --algorithms= --dropout 0.1 --check-ranks 1 -x 10"
+    fresh=1
+    check "one rank" 120 $train -o "$runs/rank_alone"
+    if [ "$device" = cuda ]; then
+        check "one rank by NCCL" 120 $train --comm nccl -o "$runs/rank_nccl"
+        same rank_alone rank_nccl
+        check "one rank by NCCL, ZeRO" 120 $train --comm nccl --zero 1 -o "$runs/rank_nccl_zero"
+    fi
+    for zero in 0 1; do
+        loopback="$train --comm loopback --zero $zero"
+        for run in first second; do check "three ranks, ZeRO $zero, $run run" 120 $loopback --ranks 3 -o "$runs/rank_${run}_$zero"; done
+        same rank_first_$zero rank_second_$zero
+        check "three ranks, ZeRO $zero, 5 steps" 120 $loopback --ranks 3 -x 5 -o "$runs/rank_resumed_$zero"
+        check "three ranks, ZeRO $zero, resumed" 120 "$build/train_gpt" --resume auto --device "$device" --comm loopback --ranks 3 -x 10 \
+            -o "$runs/rank_resumed_$zero"
+        same rank_first_$zero rank_resumed_$zero
+    done
+    [ "$(nvidia-smi -L | wc -l)" -gt 1 ] || return
+    for zero in 0 1; do check "two GPUs by NCCL, ZeRO $zero" 120 $train --gpus 2 --zero $zero -o "$runs/rank_gpus_$zero"; done
+}
+
 # shellcheck disable=SC2086
 stage_sanitize() {
     tool=$(command -v compute-sanitizer || ls /usr/local/cuda/compute-sanitizer/compute-sanitizer 2>/dev/null)
@@ -306,6 +338,8 @@ stage_sanitize() {
         for dtype in bf16 fp32; do
             check "$kind of training, $dtype" 120 "$tool" --tool $kind --error-exitcode 9 $train $tiny --dtype $dtype -x 2 --dropout 0.1 --no-graphs \
                 -o "$build/check/sanitized"
+            check "$kind of two ranks, $dtype" 120 "$tool" --tool $kind --error-exitcode 9 $train $tiny --dtype $dtype -x 2 --dropout 0.1 --zero 1 \
+                --comm loopback --ranks 2 -o "$build/check/sanitized"
         done
         for program in $(tests kernels); do
             check "$kind of $(basename "$program")" 120 "$tool" --tool $kind --error-exitcode 9 "$build/$program"
@@ -353,7 +387,7 @@ run_stage() {
 
 case $stages in
 all)
-    for stage in build test determinism sanitize; do run_stage $stage; done
+    for stage in build test determinism ranks sanitize; do run_stage $stage; done
     for model in gpt2-124M gpt2-350M gpt2-774M gpt2-1558M tinystories-17M llama-350M; do run_stage bench $model; done
     ;;
 *) run_stage "$stages" "$model" ;;

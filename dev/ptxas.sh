@@ -23,6 +23,7 @@ hot='
 ^cross_entropy_kernel<__nv_bfloat16, 8,
 ^segments_kernel<AdamWRule>
 ^sum_of_squares_kernel
+^add_squares_kernel
 ^embedding_kernel<Vec
 ^tokens_backward_kernel<Vec
 '

@@ -13,7 +13,6 @@
 #include "cpu.h"
 #include "dropout.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #if defined(__AVX512F__)
@@ -365,11 +364,9 @@ static float *key_values_memory(size_t floats) {
         free(memory);
         size = (floats + 63) / 64 * 64;
         memory = aligned_alloc(256, size * sizeof(float));
-        if (!memory) {
-            fprintf(stderr, "out of memory: attention asked for %.1f MiB of scratch; use a shorter sequence or fewer threads\n",
-                    (double)size * 4 / 1048576);
-            exit(1);
-        }
+        if (!memory)
+            backend_fail("out of memory: attention asked for %.1f MiB of scratch; use a shorter sequence or fewer threads",
+                         (double)size * 4 / 1048576);
     }
     return memory;
 }

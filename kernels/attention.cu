@@ -5,13 +5,9 @@
 #include "flash.cuh"
 #include "sdpa.cuh"
 
-#include <stdio.h>
-#include <stdlib.h>
-
 void attention_configure(void) {
     if (cuda_settings.attention != ATTENTION_CUDNN || sdpa_library()) return;
-    fprintf(stderr, "--attention cudnn cannot be had here: %s; install cuDNN 9, or use --attention auto\n", sdpa_refusal());
-    exit(1);
+    backend_fail("--attention cudnn cannot be had here: %s; install cuDNN 9, or use --attention auto", sdpa_refusal());
 }
 
 const char *attention_library(void) {

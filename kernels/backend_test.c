@@ -1,7 +1,10 @@
-/* backend_test.c: finding backends, and the two that wrap another: checked and timed. */
+/* backend_test.c: finding backends, their devices, streams and events, how they fail, and the two that wrap another: checked and timed. */
 #include "op_test.h"
 
+#include <pthread.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 static void backends_are_found_by_name(void **state) {
     (void)state;
@@ -34,6 +37,165 @@ static void cpu_memory_is_aligned_and_zeroed(void **state) {
             }
             for (int k = 0; k < BLOCKS; k++) b->release(blocks[k]);
         }
+}
+
+static void every_number_is_a_device(void **state) {
+    (void)state;
+    for (int i = 0; i < TEST_BACKENDS; i++) {
+        const Backend *b = test_backend(i);
+        if (!b) continue;
+        int n = b->devices();
+        char first[64];
+        assert_in_range(n, 1, 1024);
+        snprintf(first, sizeof first, "%s", b->select(0));
+        for (int k = 1; k < n; k++) assert_string_not_equal(b->select(k), first);
+        assert_string_equal(b->select(n), first);
+        assert_true((*first == 0) == b->host_memory);
+    }
+}
+
+/* x + x */
+static void twice(const Backend *b, Tensor out, Tensor x, Stream *s) { b->op.residual_forward(out, x, x, (Dropout){0, 0, NULL}, s); }
+
+static void expect_all(const Backend *b, Tensor t, double value) {
+    double *got = test_values(b, t);
+    for (int64_t i = 0; i < tensor_numel(t); i++) if (got[i] != value) fail_msg("%s: %g at %lld, expected %g", b->name, got[i], (long long)i, value);
+    free(got);
+}
+
+/* Work goes from one stream to another and back, and nobody but the streams themselves waits until the end. The second event is recorded again after
+   the wait for it was put in, in a stream that waits in turn for that one: the wait is for the event as it was. */
+static void check_order_of_streams(const Backend *b, DType dtype) {
+    enum { LENGTH = 5000 };
+    double ones[LENGTH];
+    for (int i = 0; i < LENGTH; i++) ones[i] = 1;
+    Tensor x = test_tensor(b, dtype, ones, 2, 2, LENGTH / 2, 0, 0), y = test_tensor(b, dtype, NULL, 2, 2, LENGTH / 2, 0, 0);
+    Stream *compute = b->stream_open(0), *copy = b->stream_open(1);
+    Event *there = b->event_open(), *back = b->event_open();
+    assert_int_equal(b->event_over(there), 1);
+    b->event_wait(there);
+    for (int round = 0; round < 3; round++) {   /* x = 4 x */
+        twice(b, y, x, compute);
+        b->event_record(there, compute);
+        b->stream_wait(copy, there);
+        twice(b, x, y, copy);
+        b->event_record(back, copy);
+        b->stream_wait(compute, back);
+    }
+    b->event_record(there, compute);
+    b->stream_wait(copy, there);
+    b->event_record(back, copy);
+    int asked = 0;
+    while (!b->event_over(back)) if (asked++ == 100000000) fail_msg("%s: the event does not come", b->name);
+    assert_int_equal(b->event_over(back), 1);
+    b->synchronize(compute);
+    expect_all(b, x, 64);
+    expect_all(b, y, 32);
+    b->event_close(there); b->event_close(back);
+    b->stream_close(compute); b->stream_close(copy);
+    test_free(b, x); test_free(b, y);
+}
+
+static void streams_wait_for_each_other(void **state) { (void)state; on_every_backend(check_order_of_streams); }
+
+/* Threads that take turns, each with tensors and a stream of its own: never two at a time. */
+enum { THREADS = 3, TURNS = 4 };
+typedef struct {
+    const Backend *b;
+    DType dtype;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int turn, opened;
+} Turns;
+
+static void wait_for_turn(Turns *t, int number) {
+    while (t->turn % THREADS != number) pthread_cond_wait(&t->changed, &t->mutex);
+}
+static void end_turn(Turns *t) {
+    t->turn++;
+    pthread_cond_broadcast(&t->changed);
+}
+static void *take_turns(void *context) {
+    enum { LENGTH = 20000 };
+    Turns *t = context;
+    pthread_mutex_lock(&t->mutex);
+    const Backend *b = t->b;
+    int number = t->opened++;
+    double *ones = malloc(LENGTH * sizeof *ones);
+    for (int i = 0; i < LENGTH; i++) ones[i] = 1 + number;
+    b->select(0);
+    Tensor x = test_tensor(b, t->dtype, ones, 2, 2, LENGTH / 2, 0, 0), sum = test_tensor(b, F32, NULL, 1, 1, 0, 0, 0);
+    Stream *s = b->stream_open(0);
+    for (int turn = 0; turn < TURNS; turn++) {
+        wait_for_turn(t, number);
+        twice(b, x, x, s);
+        if (t->dtype == F32) b->op.loss_sum(sum, x, 0, s);   /* has a barrier, and so fibers of many CUDA threads at once */
+        b->synchronize(s);
+        end_turn(t);
+    }
+    wait_for_turn(t, number);
+    expect_all(b, x, (1 + number) << TURNS);
+    if (t->dtype == F32) expect_all(b, sum, (double)LENGTH * ((1 + number) << TURNS));
+    b->stream_close(s);
+    test_free(b, x); test_free(b, sum); free(ones);
+    end_turn(t);
+    pthread_mutex_unlock(&t->mutex);
+    return NULL;
+}
+static void check_turns(const Backend *b, DType dtype) {
+    Turns t = {b, dtype, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&threads[i], NULL, take_turns, &t), 0);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    assert_int_equal(t.turn, THREADS * (TURNS + 1));
+}
+
+static void threads_take_turns(void **state) { (void)state; on_every_backend(check_turns); }
+
+/* How a child that runs `end` exits, and what it says on stderr. */
+static int exit_of(void (*end)(void), char *said, size_t size) {
+    int ends[2], status = 0;
+    size_t length = 0;
+    assert_int_equal(pipe(ends), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        dup2(ends[1], 2);
+        end();
+        _exit(99);
+    }
+    close(ends[1]);
+    for (ssize_t n; length + 1 < size && (n = read(ends[0], said + length, size - 1 - length)) > 0;) length += (size_t)n;
+    said[length] = 0;
+    close(ends[0]);
+    assert_true(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void go_elsewhere(const char *message) {
+    fprintf(stderr, "elsewhere: %s.", message);
+    _exit(7);
+}
+static void fail_plainly(void) { backend_fail("%d of %s", 3, "these"); }
+static void fail_elsewhere(void) {
+    backend_on_failure(go_elsewhere);
+    fail_plainly();
+}
+static void want_too_much(void) {
+    backend_on_failure(go_elsewhere);
+    backend_find("cpu")->configure(&(BackendSettings){.attention = ATTENTION_CUDNN});
+}
+
+static void failure_is_one_sentence(void **state) {
+    (void)state;
+    char said[2000];
+    assert_int_equal(exit_of(fail_plainly, said, sizeof said), 1);
+    assert_string_equal(said, "3 of these\n");
+    assert_int_equal(exit_of(fail_elsewhere, said, sizeof said), 7);
+    assert_string_equal(said, "elsewhere: 3 of these.");
+    assert_int_equal(exit_of(want_too_much, said, sizeof said), 7);
+    assert_string_equal(said, "elsewhere: --attention cudnn is for the cuda device; this is the cpu: use --attention auto.");
 }
 
 /* What the checker reported. */
@@ -77,6 +239,20 @@ static void check_places(const Backend *b, DType dtype) {
 }
 
 static void checked_finds_a_bad_value(void **state) { (void)state; on_every_backend(check_places); }
+
+/* Sums in double are looked at as well. */
+static void checked_finds_a_bad_sum(void **state) {
+    (void)state;
+    const Backend *b = backend_find("cpu"), *checked = backend_checked(b, remember);
+    Tensor sum = test_tensor(b, F64, NULL, 1, 1, 0, 0, 0), good = of_value(b, F32, 100, -1, 0), bad = of_value(b, F32, 100, 99, -INFINITY);
+    forget();
+    checked->op.sum_of_squares(sum, good, 0, NULL);
+    assert_int_equal(report.calls, 0);
+    checked->op.sum_of_squares(sum, bad, 1, NULL);
+    assert_int_equal(report.calls, 1);
+    assert_string_equal(report.op, "sum_of_squares");
+    test_free(b, sum); test_free(b, good); test_free(b, bad);
+}
 
 /* The largest and the smallest numbers are no infinities, and outputs that are absent or no floats are passed over. */
 static void checked_lets_good_values_pass(void **state) {
@@ -208,7 +384,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backends_are_found_by_name),
         cmocka_unit_test(cpu_memory_is_aligned_and_zeroed),
+        cmocka_unit_test(every_number_is_a_device),
+        cmocka_unit_test(streams_wait_for_each_other),
+        cmocka_unit_test(threads_take_turns),
+        cmocka_unit_test(failure_is_one_sentence),
         cmocka_unit_test(checked_finds_a_bad_value),
+        cmocka_unit_test(checked_finds_a_bad_sum),
         cmocka_unit_test(checked_lets_good_values_pass),
         cmocka_unit_test(checked_names_op_and_output),
         cmocka_unit_test(timed_reports_calls_and_floors),

@@ -12,7 +12,9 @@ static struct {
 /* A float is NaN or infinite when every bit of its exponent is set. */
 static int bytes_are_bad(const void *memory, size_t bytes, DType dtype) {
     int bad = 0;
-    if (dtype == F32)
+    if (dtype == F64)
+        for (size_t i = 0; i < bytes / 8; i++) bad |= (((const uint64_t *)memory)[i] >> 52 & 0x7FF) == 0x7FF;
+    else if (dtype == F32)
         for (size_t i = 0; i < bytes / 4; i++) bad |= (((const uint32_t *)memory)[i] & 0x7F800000u) == 0x7F800000u;
     else
         for (size_t i = 0; i < bytes / 2; i++) bad |= (((const uint16_t *)memory)[i] & 0x7F80u) == 0x7F80u;
@@ -20,9 +22,9 @@ static int bytes_are_bad(const void *memory, size_t bytes, DType dtype) {
 }
 
 static int tensor_is_bad(Tensor t, Stream *s) {
-    uint32_t buffer[4096];
+    uint64_t buffer[2048];
     size_t bytes = tensor_bytes(t);
-    if (t.dtype != F32 && t.dtype != BF16) return 0;
+    if (t.dtype != F64 && t.dtype != F32 && t.dtype != BF16) return 0;
     for (size_t done = 0; done < bytes; done += sizeof buffer) {
         size_t n = bytes - done < sizeof buffer ? bytes - done : sizeof buffer;
         checker.inner->download(buffer, (const char *)t.data + done, n, s);

@@ -9,10 +9,8 @@
 static void *cpu_alloc(size_t bytes) {
     size_t padded = (bytes + 255) / 256 * 256;
     void *memory = aligned_alloc(256, padded ? padded : 256);
-    if (!memory) {
-        fprintf(stderr, "out of memory: %.1f MiB were asked for; use a smaller batch or model (--plan shows what is needed)\n", (double)bytes / 1048576.0);
-        exit(1);
-    }
+    if (!memory)
+        backend_fail("out of memory: %.1f MiB were asked for; use a smaller batch or model (--plan shows what is needed)", (double)bytes / 1048576.0);
     memset(memory, 0, padded);
     return memory;
 }
@@ -20,11 +18,15 @@ static void cpu_release(void *memory) { free(memory); }
 static void cpu_upload(void *device, const void *host, size_t bytes, Stream *s) { (void)s; memcpy(device, host, bytes); }
 static void cpu_download(void *host, const void *device, size_t bytes, Stream *s) { (void)s; memcpy(host, device, bytes); }
 static const char *cpu_missing(void) { return NULL; }
-static Stream *cpu_stream_open(void) { return NULL; }
+static int cpu_devices(void) { return 1; }
+static const char *cpu_select(int index) { return (void)index, ""; }
+static Stream *cpu_stream_open(int urgent) { return (void)urgent, NULL; }
 static void cpu_synchronize(Stream *s) { (void)s; }
 static Event *cpu_event_open(void) { return NULL; }
 static void cpu_event_record(Event *e, Stream *s) { (void)e, (void)s; }
 static void cpu_event_done(Event *e) { (void)e; }
+static int cpu_event_over(Event *e) { return (void)e, 1; }
+static void cpu_stream_wait(Stream *s, Event *e) { (void)s, (void)e; }
 
 /* Pages that are free, or held by caches that would yield, or in swap. */
 static double cpu_free_memory(void) {
@@ -41,8 +43,7 @@ static double cpu_own_memory(void) { return 0; }
 
 static void cpu_configure(const BackendSettings *settings) {
     if (settings->attention != ATTENTION_CUDNN) return;
-    fprintf(stderr, "--attention cudnn is for the cuda device; this is the cpu: use --attention auto\n");
-    exit(1);
+    backend_fail("--attention cudnn is for the cuda device; this is the cpu: use --attention auto");
 }
 
 static const char *cpu_describe(void) {
@@ -65,8 +66,10 @@ const Backend cpu_backend = {
     .host_memory = 1,
     .alloc = cpu_alloc, .release = cpu_release, .alloc_host = cpu_alloc, .release_host = cpu_release,
     .upload = cpu_upload, .download = cpu_download, .download_later = cpu_download,
+    .devices = cpu_devices, .select = cpu_select,
     .stream_open = cpu_stream_open, .stream_close = cpu_synchronize, .synchronize = cpu_synchronize,
     .event_open = cpu_event_open, .event_close = cpu_event_done, .event_record = cpu_event_record, .event_wait = cpu_event_done,
+    .event_over = cpu_event_over, .stream_wait = cpu_stream_wait,
     .free_memory = cpu_free_memory, .own_memory = cpu_own_memory,
     .supports_bf16 = matmul_supports_bf16, .configure = cpu_configure, .describe = cpu_describe,
     .attention_scratch = cpu_attention_scratch, .algorithms = cpu_algorithms, .set_algorithms = cpu_set_algorithms,

@@ -16,9 +16,8 @@ BackendSettings cuda_settings = {ATTENTION_AUTO, 0, 1, 0, NULL};
 static const char *last_kernel = "none yet";
 
 void cuda_failed(const char *expression, const char *message, const char *file, int line) {
-    fprintf(stderr, "CUDA error: %s, at %s (%s:%d); the kernel launched last was %s. Checkpoints on disk are as they were; --check-numerics waits "
-            "after every op and so shows which one fails\n", message, expression, file, line, last_kernel);
-    exit(1);
+    backend_fail("CUDA error: %s, at %s (%s:%d); the kernel launched last was %s. Checkpoints on disk are as they were; --check-numerics waits "
+                 "after every op and so shows which one fails", message, expression, file, line, last_kernel);
 }
 
 void cuda_launched(const char *kernel, const char *file, int line) {
@@ -35,10 +34,20 @@ int device_multiprocessors(void) { return device.multiProcessorCount; }
 
 __global__ void probe_kernel() {}
 
-/* Looks for the device; if it cannot be used, why. */
-static const char *find_device(void) {
+/* Why kernels cannot run on the thread's device, or NULL. It makes the device's context, of some hundred megabytes. */
+static const char *refusal_of_device(void) {
     static char why[400];
     cudaFuncAttributes attributes;
+    if (cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess) return NULL;
+    cudaGetLastError();   /* else the next launch would report it */
+    snprintf(why, sizeof why, "the %s has compute capability %d.%d, for which this program was not built: make CUDA=1 CUDA_ARCHS=%d%d", device.name,
+             device.major, device.minor, device.major, device.minor);
+    return why;
+}
+
+/* Looks for the device; if it cannot be used, why. Where there are several, the choice is left to select: no rank has a context on another's. */
+static const char *find_device(void) {
+    static char why[400];
     int count = 0, driver = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0) {
@@ -53,11 +62,7 @@ static const char *find_device(void) {
         return why;
     }
     CUDA_CHECK(cudaGetDeviceProperties(&device, 0));
-    if (cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess) return NULL;
-    cudaGetLastError();   /* else the next launch would report it */
-    snprintf(why, sizeof why, "the %s has compute capability %d.%d, for which this program was not built: make CUDA=1 CUDA_ARCHS=%d%d", device.name,
-             device.major, device.minor, device.major, device.minor);
-    return why;
+    return count == 1 ? refusal_of_device() : NULL;
 }
 
 static const char *missing(void) {
@@ -66,6 +71,23 @@ static const char *missing(void) {
     if (!looked) why = find_device();
     looked = 1;
     return why;
+}
+
+static int devices(void) {
+    int count;
+    CUDA_CHECK(cudaGetDeviceCount(&count));
+    return count;
+}
+
+/* For the calling thread; what a process keeps for all of its threads (`device`, workspaces, plans) is for one device. */
+static const char *select_device(int index) {
+    static char name[32];
+    const int number = index % devices();
+    CUDA_CHECK(cudaSetDevice(number));
+    CUDA_CHECK(cudaGetDeviceProperties(&device, number));
+    CUDA_CHECK(cudaDeviceGetPCIBusId(name, sizeof name, number));
+    if (const char *why = refusal_of_device()) backend_fail("device %d cannot be used: %s", number, why);
+    return name;
 }
 
 static const char *describe(void) {
@@ -97,9 +119,8 @@ static void *device_alloc(size_t bytes) {
     void *memory = NULL;
     cudaError_t error = cudaMalloc(&memory, bytes ? bytes : 256);
     if (error != cudaSuccess) {
-        fprintf(stderr, "out of memory: %.1f MiB were asked of the %s, which has %.1f MiB free; use a smaller batch or model (--plan shows what is "
-                "needed)\n", (double)bytes / 1048576.0, device.name, free_memory() / 1048576.0);
-        exit(1);
+        backend_fail("out of memory: %.1f MiB were asked of the %s, which has %.1f MiB free; use a smaller batch or model (--plan shows what is "
+                     "needed)", (double)bytes / 1048576.0, device.name, free_memory() / 1048576.0);
     }
     CUDA_CHECK(cudaMemset(memory, 0, bytes ? bytes : 256));
     CUDA_CHECK(cudaDeviceSynchronize());   /* our streams do not wait for the one that clears it */
@@ -139,9 +160,11 @@ float *reduction_scratch(size_t n) {
 
 /* ---- order of work -------------------------------------------------------------------------------------------------------------- */
 
-static Stream *stream_open(void) {
+static Stream *stream_open(int urgent) {
     cudaStream_t s;
-    CUDA_CHECK(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    int least, greatest;
+    CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    CUDA_CHECK(cudaStreamCreateWithPriority(&s, cudaStreamNonBlocking, urgent ? greatest : least));
     return reinterpret_cast<Stream *>(s);
 }
 static void stream_close(Stream *s) { CUDA_CHECK(cudaStreamDestroy(cuda_stream(s))); }
@@ -156,6 +179,13 @@ static Event *event_open(void) {
 static void event_close(Event *e) { CUDA_CHECK(cudaEventDestroy(cuda_event(e))); }
 static void event_record(Event *e, Stream *s) { CUDA_CHECK(cudaEventRecord(cuda_event(e), cuda_stream(s))); }
 static void event_wait(Event *e) { CUDA_CHECK(cudaEventSynchronize(cuda_event(e))); }
+static int event_over(Event *e) {
+    const cudaError_t error = cudaEventQuery(cuda_event(e));
+    if (error != cudaErrorNotReady) CUDA_CHECK(error);
+    else cudaGetLastError();   /* it is no error, but the next launch would report it */
+    return error == cudaSuccess;
+}
+static void stream_wait(Stream *s, Event *e) { CUDA_CHECK(cudaStreamWaitEvent(cuda_stream(s), cuda_event(e), 0)); }
 
 static void graph_begin(Stream *s) { CUDA_CHECK(cudaStreamBeginCapture(cuda_stream(s), cudaStreamCaptureModeThreadLocal)); }
 static Graph *graph_end(Stream *s) {
@@ -173,9 +203,10 @@ static void graph_close(Graph *g) { CUDA_CHECK(cudaGraphExecDestroy(reinterpret_
 
 extern "C" const Backend cuda_backend;
 const Backend cuda_backend = {
-    BACKEND_NAME, missing, 0, device_alloc, device_release, host_alloc, host_release, upload, download, download_later, stream_open, stream_close,
-    synchronize, event_open, event_close, event_record, event_wait, graph_begin, graph_end, graph_launch, graph_close, free_memory, own_memory,
-    supports_bf16, configure, describe, attention_scratch, gemm_algorithms, gemm_set_algorithms,
+    BACKEND_NAME, missing, 0, device_alloc, device_release, host_alloc, host_release, upload, download, download_later, devices,
+    select_device, stream_open, stream_close, synchronize, event_open, event_close, event_record, event_wait, event_over, stream_wait, graph_begin,
+    graph_end, graph_launch, graph_close, free_memory, own_memory, supports_bf16, configure, describe, attention_scratch, gemm_algorithms,
+    gemm_set_algorithms,
     {
 #define X(name, outputs, arguments, call, bytes, flops) cuda_##name,
         OP_LIST(X)

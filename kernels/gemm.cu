@@ -56,9 +56,8 @@ static std::string name_of(const Gemm &g) {
 
 static void check(cublasStatus_t status, const char *call, const std::string &product) {
     if (status == CUBLAS_STATUS_SUCCESS) return;
-    fprintf(stderr, "cuBLASLt error: %s answered %s for %s; checkpoints on disk are as they were\n", call, cublasLtGetStatusName(status),
-            product.c_str());
-    exit(1);
+    backend_fail("cuBLASLt error: %s answered %s for %s; checkpoints on disk are as they were", call, cublasLtGetStatusName(status),
+                 product.c_str());
 }
 #define CHECK_LT(call, product) check(call, #call, product)
 

@@ -1,9 +1,8 @@
-/* global_norm.cu: the L2 norm of the whole gradient, and what follows from it: clipping (Pascanu et al. 2013) or skipping the update.
+/* global_norm.cu: the L2 norm of the whole gradient: its squares, added up piece by piece, and what follows from them.
 
    Squares are summed in double, where that of any float is finite: one conversion and one multiply-add an element. */
+#include "global_norm.h"
 #include "sum.cuh"
-
-#include <float.h>
 
 /* A block sums CHUNK elements, whatever the device, so that the order of additions is the same on all. */
 enum { BLOCK = 256, FINISH_BLOCK = 1024, W = Pack<float>::N, STEPS = 16, CHUNK = BLOCK * W * STEPS };
@@ -28,23 +27,25 @@ __global__ void __launch_bounds__(BLOCK) sum_of_squares_kernel(double *partial, 
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-/* One block: adds the partial sums and writes the fields of state that global_norm owns. */
-__global__ void __launch_bounds__(FINISH_BLOCK) finish_norm_kernel(StepState *state, const float *loss, const double *partial,
-                                                                   int64_t blocks) {
+/* One block: *result (+)= the partial sums. */
+__global__ void __launch_bounds__(FINISH_BLOCK) add_squares_kernel(double *result, const double *partial, int64_t blocks, int accumulate) {
     double sum = 0;
     for (int64_t i = threadIdx.x; i < blocks; i += FINISH_BLOCK) sum += partial[i];
-    const double norm = sqrt(block_sum_double<FINISH_BLOCK>(sum));
-    if (threadIdx.x != 0) return;
-    state->grad_norm = (float)norm;
-    state->clip_scale = state->max_norm > 0 && norm > state->max_norm ? (float)(state->max_norm / (norm + 1e-6)) : 1.0f;
-    state->skip = !(state->grad_norm <= FLT_MAX && fabsf(*loss) <= FLT_MAX);   /* true of NaN too */
-    state->updates += !state->skip;
+    sum = block_sum_double<FINISH_BLOCK>(sum);
+    if (threadIdx.x == 0) *result = accumulate ? *result + sum : sum;
 }
 
-void cuda_global_norm(StepState *state, Tensor loss, Tensor grad, Stream *s) {
+__global__ void finish_norm_kernel(StepState *state, const float *totals, const double *squares) { finish_norm(state, totals, *squares); }
+
+void cuda_sum_of_squares(Tensor sum, Tensor grad, int accumulate, Stream *s) {
     const int64_t n = tensor_numel(grad), blocks = ceil_div(n, CHUNK);
     double *partial = (double *)reduction_scratch((size_t)blocks * 2);
-    LAUNCH(sum_of_squares_kernel, (int)blocks, BLOCK, 0, cuda_stream(s), partial, (const float *)grad.data, n,
-           (uintptr_t)grad.data % 16 == 0);
-    LAUNCH(finish_norm_kernel, 1, FINISH_BLOCK, 0, cuda_stream(s), state, (const float *)loss.data, partial, blocks);
+    if (blocks)
+        LAUNCH(sum_of_squares_kernel, (int)blocks, BLOCK, 0, cuda_stream(s), partial, (const float *)grad.data, n,
+               (uintptr_t)grad.data % 16 == 0);
+    LAUNCH(add_squares_kernel, 1, FINISH_BLOCK, 0, cuda_stream(s), (double *)sum.data, partial, blocks, accumulate);
+}
+
+void cuda_global_norm(StepState *state, Tensor totals, Tensor squares, Stream *s) {
+    LAUNCH(finish_norm_kernel, 1, 1, 0, cuda_stream(s), state, (const float *)totals.data, (const double *)squares.data);
 }

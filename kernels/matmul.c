@@ -8,7 +8,6 @@
 #include "activation.h"
 #include "onednn.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -40,10 +39,7 @@ static float *scratch(int64_t floats) {
         free(memory);
         size = (floats + 1023) / 1024 * 1024;
         memory = aligned_alloc(64, (size_t)size * sizeof *memory);
-        if (!memory) {
-            fprintf(stderr, "out of memory: a matmul needs %.1f MiB of scratch; use a smaller batch or model\n", (double)size / 262144.0);
-            exit(1);
-        }
+        if (!memory) backend_fail("out of memory: a matmul needs %.1f MiB of scratch; use a smaller batch or model", (double)size / 262144.0);
     }
     return memory;
 }

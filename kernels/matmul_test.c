@@ -394,7 +394,7 @@ static void graphs_on(const Backend *b, DType dtype) {
     for (int64_t i = 0; i < s.OC * s.IC; i++) dws[i] *= 3;
     Tensor x = matrix(b, dtype, xs, s.N, s.IC), w = matrix(b, dtype, ws, s.OC, s.IC), dout = matrix(b, dtype, douts, s.N, s.OC);
     Tensor out = matrix(b, dtype, NULL, s.N, s.OC), dw = matrix(b, F32, NULL, s.OC, s.IC), db = vector(b, F32, NULL, s.OC);
-    Stream *stream = b->stream_open();
+    Stream *stream = b->stream_open(0);
     b->op.matmul_backward_weight(dw, db, dout, x, 0, stream);
     b->op.matmul_backward_weight(dw, db, dout, x, 1, stream);   /* 2 of 3; and everything has its memory before the capture */
     b->op.matmul_forward(out, no_tensor(), x, w, no_tensor(), ACT_GELU, stream);

@@ -6,7 +6,6 @@
 #ifdef USE_ONEDNN
 
 #include <oneapi/dnnl/dnnl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,8 +29,7 @@ static dnnl_stream_t stream;
 
 static void check(dnnl_status_t status, const char *what) {
     if (status == dnnl_success) return;
-    fprintf(stderr, "oneDNN cannot %s (status %d): free some memory, or build with ONEDNN=0\n", what, (int)status);
-    exit(1);
+    backend_fail("oneDNN cannot %s (status %d): free some memory, or build with ONEDNN=0", what, (int)status);
 }
 
 /* Versions 2.x and 3.x differ in how matrices are described (by value, by handle), operations made, and a post-op's arguments. */

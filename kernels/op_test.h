@@ -50,10 +50,11 @@ static inline Tensor test_tensor(const Backend *b, DType dtype, const double *va
     size_t bytes = tensor_bytes(t);
     int64_t n = tensor_numel(t);
     unsigned char *host = malloc(bytes);
-    memset(host, 0xFF, bytes);   /* NaN in F32 and BF16 */
+    memset(host, 0xFF, bytes);   /* NaN in F32, BF16 and F64 */
     for (int64_t i = 0; values && i < n; i++) {
         if (dtype == F32) ((float *)host)[i] = (float)values[i];
         else if (dtype == BF16) ((uint16_t *)host)[i] = bf16_of_float((float)values[i]);
+        else if (dtype == F64) ((double *)host)[i] = values[i];
         else if (dtype == I32) ((int32_t *)host)[i] = (int32_t)values[i];
         else ((int64_t *)host)[i] = (int64_t)values[i];
     }
@@ -73,7 +74,7 @@ static inline double *test_values(const Backend *b, Tensor t) {
     double *values = malloc((size_t)n * sizeof *values);
     for (int64_t i = 0; i < n; i++)
         values[i] = t.dtype == F32 ? ((float *)host)[i] : t.dtype == BF16 ? bf16_to_float(((uint16_t *)host)[i])
-                  : t.dtype == I32 ? ((int32_t *)host)[i] : (double)((int64_t *)host)[i];
+                  : t.dtype == F64 ? ((double *)host)[i] : t.dtype == I32 ? ((int32_t *)host)[i] : (double)((int64_t *)host)[i];
     free(host);
     return values;
 }

@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-typedef enum { F32, BF16, I32, I64 } DType;
+typedef enum { F32, BF16, I32, I64, F64 } DType;
 
 enum { TENSOR_MAX_RANK = 4 };
 enum { MAX_HEAD_SIZE = 256, MAX_CHANNELS = 16384 };   /* attention and the norms keep rows of so many elements on the stack, or in registers */
@@ -49,13 +49,24 @@ typedef struct {
     int64_t sample;      /* number, within the global batch, of this micro-batch's first row */
     uint32_t step;       /* optimizer step, from 0: keys the dropout masks */
     float lr;            /* learning rate of this step */
-    float loss_scale;    /* 1 / valid targets in the global batch */
+    float loss_scale;    /* 1 / targets */
+    float targets;       /* valid targets in the global batch, as the host expects them: all ranks alike, before they have counted */
     float max_norm;      /* clip above this gradient norm; 0 never clips */
-    float grad_norm;     /* written by global_norm: the L2 norm before clipping */
-    float clip_scale;    /* written by global_norm: max_norm/(norm + 1e-6) if norm > max_norm, else 1 */
-    uint32_t skip;       /* written by global_norm: 1 if norm or loss are not finite; the optimizers then change nothing */
-    uint32_t updates;    /* counted by global_norm: updates that were not skipped, this one included (Adam's t) */
+    float spike_loss;    /* skip the update if the loss is above; 0: never */
+    float spike_norm;    /* or the gradient norm; 0: never */
+    /* written by global_norm */
+    float loss;          /* mean over the valid targets of the global batch */
+    float grad_norm;     /* the L2 norm before clipping, of the gradient of that mean */
+    float clip_scale;    /* what the optimizers multiply the stored gradient by: targets/valid, times max_norm/(norm + 1e-6) if norm > max_norm */
+    uint32_t skip;       /* a StepSkip; the optimizers change nothing unless it is 0 */
+    uint32_t updates;    /* updates that were not skipped, this one included (Adam's t) */
 } StepState;
+
+/* Why an update is left out. */
+typedef enum { SKIP_NOTHING, SKIP_NOT_FINITE, SKIP_SPIKE } StepSkip;
+
+/* What is added up over the ranks besides the gradient: totals(TOTALS). */
+enum { TOTAL_LOSS, TOTAL_VALID, TOTAL_VOTES, TOTALS };
 
 typedef struct {
     float p;                  /* probability of dropping; 0 switches the op off */
@@ -168,9 +179,12 @@ typedef struct Stream Stream;
       (losses, logits, targets, V, backward, state, s), (1 + backward) * tensor_bytes(logits), 0)                                   \
     /* sum(1) (+)= sum of losses(N) */                                                                                              \
     X(loss_sum, 1, (Tensor sum, Tensor losses, int accumulate, Stream *s), (sum, losses, accumulate, s), tensor_bytes(losses), 0)   \
-    /* grad_norm, clip_scale, skip and updates of state, from the flat gradient and loss(1), which must be finite too; the sum's order\
-       does not depend on threads */                                                                                                \
-    X(global_norm, 0, (StepState *state, Tensor loss, Tensor grad, Stream *s), (state, loss, grad, s), tensor_bytes(grad), 0)       \
+    /* sum(1) F64 (+)= sum of the squares of grad, in double; its order does not depend on threads */                               \
+    X(sum_of_squares, 1, (Tensor sum, Tensor grad, int accumulate, Stream *s), (sum, grad, accumulate, s), tensor_bytes(grad), 0)   \
+    /* the fields of state that say so, from totals(TOTALS) F32 and squares(1) F64, both over all ranks: loss = losses/valid,       \
+       norm = sqrt(squares) * targets/valid (a batch without valid targets has loss 0 and factor 1); skip if one is not finite or a \
+       spike */                                                                                                                     \
+    X(global_norm, 0, (StepState *state, Tensor totals, Tensor squares, Stream *s), (state, totals, squares, s), 0, 0)              \
     /* AdamW (Loshchilov and Hutter 2019) over flat buffers: param (F32: master itself, or BF16: a rounded copy), master, m, v,     \
        grad * clip_scale. segments(n+1) I64 cuts the buffer: even pieces are decayed, odd ones are not */                           \
     X(adamw, 4, (Tensor param, Tensor master, Tensor m, Tensor v, Tensor grad, Tensor segments, AdamW config,                       \
@@ -225,13 +239,19 @@ typedef struct {
     void (*upload)(void *device, const void *host, size_t bytes, Stream *s);
     void (*download)(void *host, const void *device, size_t bytes, Stream *s);         /* waits until the bytes are there */
     void (*download_later)(void *host, const void *device, size_t bytes, Stream *s);   /* into memory of alloc_host; wait for an event after it */
-    Stream *(*stream_open)(void);
+    /* How many devices there are here, and which of them the calling thread works on from now on: number index modulo their count. select returns
+       a name, until its next call, that no other device of this machine has ("" where ranks share the device as they like: the CPU). */
+    int (*devices)(void);
+    const char *(*select)(int index);
+    Stream *(*stream_open)(int urgent);                 /* urgent: its work goes before that of the others */
     void (*stream_close)(Stream *s);
     void (*synchronize)(Stream *s);
     Event *(*event_open)(void);
     void (*event_close)(Event *e);
     void (*event_record)(Event *e, Stream *s);
     void (*event_wait)(Event *e);                       /* the host waits; at once if e was never recorded */
+    int (*event_over)(Event *e);                        /* 1 if event_wait would not wait */
+    void (*stream_wait)(Stream *s, Event *e);           /* what is put into s from now on waits for e as recorded last */
     void (*graph_begin)(Stream *s);                     /* from here on ops are noted, not run */
     Graph *(*graph_end)(Stream *s);
     void (*graph_launch)(Graph *g, Stream *s);
@@ -249,6 +269,11 @@ typedef struct {
     int (*set_algorithms)(const char *text);
     OpTable op;
 } Backend;
+
+/* Ends the program with that sentence, as when the device refuses: it is printed on stderr and the exit status is 1, unless backend_on_failure
+   has given the sentence to somebody else, who does not return. */
+void backend_fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void backend_on_failure(void (*hook)(const char *message));
 
 /* The backend called `name` ("auto": the best one present), or NULL if this build or machine has none of that name. */
 const Backend *backend_find(const char *name);
@@ -283,7 +308,7 @@ static inline int64_t tensor_numel(Tensor t) {
     return n;
 }
 static inline int64_t last_dim(Tensor t) { return t.rank > 0 ? t.shape[t.rank - 1] : 1; }
-static inline size_t dtype_size(DType d) { return d == BF16 ? 2 : d == I64 ? 8 : 4; }
+static inline size_t dtype_size(DType d) { return d == BF16 ? 2 : d == I64 || d == F64 ? 8 : 4; }
 static inline size_t tensor_bytes(Tensor t) { return (size_t)tensor_numel(t) * dtype_size(t.dtype); }
 
 /* tensor(data, dtype, rank, d0, d1, d2, d3): trailing dimensions beyond the rank are ignored. */

@@ -1,115 +1,5 @@
-/* optimizer_test.c: the global norm with clipping and skipping, AdamW and SGD, against plain double references. */
-#include "op_test.h"
-
-static StepState *device_state(const Backend *b, StepState state) {
-    StepState *device = b->alloc(sizeof state);
-    b->upload(device, &state, sizeof state, NULL);
-    return device;
-}
-
-static StepState host_state(const Backend *b, const StepState *device) {
-    StepState state;
-    b->download(&state, device, sizeof state, NULL);
-    return state;
-}
-
-/* With a loss that is finite. */
-static void compute_norm(const Backend *b, StepState *state, Tensor grad) {
-    const double value = 3;
-    Tensor loss = test_tensor(b, F32, &value, 1, 1, 0, 0, 0);
-    b->op.global_norm(state, loss, grad, NULL);
-    b->synchronize(NULL);
-    test_free(b, loss);
-}
-
-/* The state after global_norm of these gradients. */
-static StepState norm_of(const Backend *b, const double *grad, int64_t n, float max_norm) {
-    StepState *state = device_state(b, (StepState){.max_norm = max_norm, .updates = 7, .grad_norm = NAN, .clip_scale = NAN, .skip = 5});
-    Tensor d_grad = test_tensor(b, F32, grad, 1, n, 0, 0, 0);
-    compute_norm(b, state, d_grad);
-    StepState result = host_state(b, state);
-    test_free(b, d_grad); b->release(state);
-    return result;
-}
-
-static void expect_number(double got, double expected, double relative) {
-    if (!(fabs(got - expected) <= relative * fabs(expected))) fail_msg("%.9g, expected %.9g", got, expected);
-}
-
-/* The sum is exact to double, so only the rounding of the result to fp32 shows. 1e30 is beyond what can be squared in fp32. */
-static void check_norm(const Backend *b, DType dtype) {
-    static const int64_t sizes[] = {1, 2, 255, 1000, 16383, 16384, 16385, 70001};
-    static const double scales[] = {1e-30, 1e-3, 1, 1e30};
-    (void)dtype;
-    for (int i = 0; i < 8; i++)
-        for (int j = 0; j < 4; j++) {
-            double *grad = random_values(sizes[i], scales[j], F32), norm = 0;
-            for (int64_t k = 0; k < sizes[i]; k++) norm += grad[k] * grad[k];
-            norm = sqrt(norm);
-            StepState unclipped = norm_of(b, grad, sizes[i], 0), above = norm_of(b, grad, sizes[i], (float)(2 * norm));
-            StepState below = norm_of(b, grad, sizes[i], (float)(norm / 4));
-            expect_number(unclipped.grad_norm, norm, 0x1p-23);
-            assert_true(unclipped.clip_scale == 1 && above.clip_scale == 1);
-            expect_number(below.clip_scale, (float)(norm / 4) / (norm + 1e-6), 0x1p-22);
-            assert_true(unclipped.skip == 0 && above.skip == 0 && below.skip == 0 && below.updates == 8);
-            free(grad);
-        }
-}
-
-/* So many elements that the CUDA kernel has more partial sums than threads to add them, from an address that is a multiple of 16 bytes and
-   from one that is not. */
-static void check_long_norm(const Backend *b, DType dtype) {
-    enum { LENGTH = 1025 * 16384 + 7 };
-    (void)dtype;
-    float *grad = malloc(LENGTH * sizeof *grad);
-    for (int i = 0; i < LENGTH; i++) grad[i] = i % 16384 == 5 ? 3.0f : 0.25f;
-    float *device = b->alloc(LENGTH * sizeof *grad);
-    b->upload(device, grad, LENGTH * sizeof *grad, NULL);
-    for (int from = 0; from < 2; from++) {
-        StepState *state = device_state(b, (StepState){.updates = 7});
-        compute_norm(b, state, tensor(device + from, F32, 1, LENGTH - from, 0, 0, 0));
-        double large = 1026, small = LENGTH - from - large;
-        expect_number(host_state(b, state).grad_norm, sqrt(9 * large + 0.0625 * small), 0x1p-23);
-        b->release(state);
-    }
-    b->release(device);
-    free(grad);
-}
-
-/* A single bad element, anywhere, or a norm too large for fp32: skip, and do not count the update. */
-static void check_not_finite(const Backend *b, DType dtype) {
-    enum { N = 5003 };
-    static const int places[] = {0, 1, 2500, N - 1};
-    (void)dtype;
-    double *grad = random_values(N, 1, F32);
-    for (int i = 0; i < 4; i++)
-        for (int kind = 0; kind < 3; kind++) {
-            double saved = grad[places[i]];
-            grad[places[i]] = kind == 0 ? NAN : kind == 1 ? INFINITY : -INFINITY;
-            StepState state = norm_of(b, grad, N, 1);
-            assert_int_equal(state.skip, 1);
-            assert_int_equal(state.updates, 7);
-            assert_true(!isfinite(state.grad_norm));
-            grad[places[i]] = saved;
-        }
-    for (int i = 0; i < N; i++) grad[i] = 3e38;
-    assert_int_equal(norm_of(b, grad, N, 1).skip, 1);
-    free(grad);
-}
-
-static void check_norm_determinism(const Backend *b, DType dtype) {
-    double *grad = random_values(100003, 1, F32);
-    StepState first = norm_of(b, grad, 100003, 1);
-    (void)dtype;
-    for (int threads = 1; threads <= 4; threads++) {
-#ifdef _OPENMP
-        omp_set_num_threads(threads);
-#endif
-        StepState again = norm_of(b, grad, 100003, 1);
-        assert_memory_equal(&again, &first, sizeof first);
-    }
-    free(grad);
-}
+/* optimizer_test.c: AdamW and SGD, whole and in parts, and updates left out, against plain double references. */
+#include "optimizer_test.h"
 
 /* Flat buffers cut in the middle of vectors and chunks, with an empty piece. Even pieces are decayed. */
 enum { N = 5011, PIECES = 5 };
@@ -130,6 +20,7 @@ static Optimizer make_optimizer(const Backend *b, DType dtype, StepState state) 
     o.v = test_tensor(b, F32, o.second, 1, N, 0, 0, 0);
     o.grad = test_tensor(b, F32, NULL, 1, N, 0, 0, 0);
     o.segments = test_tensor(b, I64, SEGMENTS, 1, PIECES + 1, 0, 0, 0);
+    state.targets = TARGETS;
     o.state = device_state(b, state);
     return o;
 }
@@ -241,7 +132,7 @@ static void check_skip(const Backend *b, DType dtype) {
             assert_memory_equal(after, before[i], tensor_bytes(kept[i]));
             free(after);
         }
-        assert_int_equal(host_state(b, o.state).skip, 1);
+        assert_int_equal(host_state(b, o.state).skip, SKIP_NOT_FINITE);
         assert_int_equal(host_state(b, o.state).updates, 1);
         test_free(b, o.grad);
         free(with_bad);
@@ -291,6 +182,64 @@ static void check_pieces(const Backend *b, DType dtype) {
     check_pieces_from(b, dtype, 1);
 }
 
+/* A spike changes no bit either. */
+static void check_spike(const Backend *b, DType dtype) {
+    AdamW config = {0.9f, 0.95f, 1e-8f, 0.1f};
+    Optimizer o = make_optimizer(b, dtype, (StepState){.lr = 0.01f, .spike_loss = 2.5f});   /* compute_norm's is 3 */
+    Tensor kept[] = {o.param, o.master, o.m, o.v};
+    unsigned char *before[4];
+    for (int i = 0; i < 4; i++) before[i] = bytes_of(b, kept[i]);
+    free(next_gradient(b, &o));
+    b->op.adamw(o.param, o.master, o.m, o.v, o.grad, o.segments, config, o.state, NULL);
+    b->op.sgd(o.param, o.master, o.grad, o.segments, 0.1f, o.state, NULL);
+    assert_int_equal(host_state(b, o.state).skip, SKIP_SPIKE);
+    for (int i = 0; i < 4; i++) {
+        unsigned char *after = bytes_of(b, kept[i]);
+        assert_memory_equal(after, before[i], tensor_bytes(kept[i]));
+        free(after); free(before[i]);
+    }
+    free_optimizer(b, o);
+}
+
+/* Elements from ... to - 1 of a flat tensor, and of segments what lies in them, counted from there. */
+static Tensor part(Tensor t, int64_t from, int64_t to) {
+    return tensor((char *)t.data + from * (int64_t)dtype_size(t.dtype), t.dtype, 1, to - from, 0, 0, 0);
+}
+static Tensor segments_of_part(const Backend *b, int64_t from, int64_t to) {
+    double bounds[PIECES + 1];
+    for (int p = 0; p <= PIECES; p++) bounds[p] = (SEGMENTS[p] < from ? from : SEGMENTS[p] > to ? to : SEGMENTS[p]) - from;
+    return test_tensor(b, I64, bounds, 1, PIECES + 1, 0, 0, 0);
+}
+
+/* Ranks that share the work each update a part: the result is the same bits as of one update of the whole. A part may begin in a piece that is not
+   decayed, end before the buffer, or be empty. */
+static void check_parts(const Backend *b, DType dtype) {
+    static const int64_t cuts[] = {0, 64, 1024, 2368, 2368, 4992, 5056};
+    AdamW config = {0.9f, 0.95f, 1e-8f, 0.5f};
+    unsigned char *whole[4];
+    for (int in_parts = 0; in_parts <= 1; in_parts++) {
+        test_seed = 99;
+        Optimizer o = make_optimizer(b, dtype, (StepState){.lr = 0.1f});
+        free(next_gradient(b, &o));
+        for (int k = 0; k < (in_parts ? 6 : 1); k++) {
+            int64_t from = in_parts ? cuts[k] : 0, to = !in_parts || cuts[k + 1] > N ? N : cuts[k + 1];
+            Tensor segments = segments_of_part(b, from, to), param = part(o.param, from, to), master = part(o.master, from, to);
+            Tensor grad = part(o.grad, from, to);
+            b->op.adamw(param, master, part(o.m, from, to), part(o.v, from, to), grad, segments, config, o.state, NULL);
+            b->op.sgd(param, master, grad, segments, 0.5f, o.state, NULL);
+            test_free(b, segments);
+        }
+        Tensor kept[] = {o.param, o.master, o.m, o.v};
+        for (int i = 0; i < 4; i++) {
+            unsigned char *bytes = bytes_of(b, kept[i]);
+            if (in_parts) assert_memory_equal(bytes, whole[i], tensor_bytes(kept[i]));
+            if (in_parts) free(bytes), free(whole[i]);
+            else whole[i] = bytes;
+        }
+        free_optimizer(b, o);
+    }
+}
+
 /* The result is the same bits for any number of threads. */
 static void check_adamw_determinism(const Backend *b, DType dtype) {
     AdamW config = {0.9f, 0.95f, 1e-8f, 0.1f};
@@ -312,27 +261,23 @@ static void check_adamw_determinism(const Backend *b, DType dtype) {
     free(first);
 }
 
-static void global_norm(void **state) { (void)state; on_every_backend(check_norm); }
-static void global_norm_of_many(void **state) { (void)state; on_every_backend(check_long_norm); }
-static void global_norm_not_finite_skips(void **state) { (void)state; on_every_backend(check_not_finite); }
-static void global_norm_is_deterministic(void **state) { (void)state; on_every_backend(check_norm_determinism); }
 static void adamw(void **state) { (void)state; on_every_backend(check_adamw); }
 static void adamw_is_deterministic(void **state) { (void)state; on_every_backend(check_adamw_determinism); }
 static void sgd(void **state) { (void)state; on_every_backend(check_sgd); }
 static void many_pieces(void **state) { (void)state; on_every_backend(check_pieces); }
+static void parts_make_the_whole(void **state) { (void)state; on_every_backend(check_parts); }
 static void skip_changes_no_bit(void **state) { (void)state; on_every_backend(check_skip); }
+static void spike_changes_no_bit(void **state) { (void)state; on_every_backend(check_spike); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(global_norm),
-        cmocka_unit_test(global_norm_of_many),
-        cmocka_unit_test(global_norm_not_finite_skips),
-        cmocka_unit_test(global_norm_is_deterministic),
         cmocka_unit_test(adamw),
         cmocka_unit_test(adamw_is_deterministic),
         cmocka_unit_test(sgd),
         cmocka_unit_test(many_pieces),
+        cmocka_unit_test(parts_make_the_whole),
         cmocka_unit_test(skip_changes_no_bit),
+        cmocka_unit_test(spike_changes_no_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,6 @@
 #include <map>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string>
 #include <vector>
 
@@ -396,10 +395,9 @@ struct Binding {
 };
 
 [[noreturn]] static void sdpa_failed(const char *op, const Draft &d, const std::string &reason) {
-    fprintf(stderr, "%s by %s failed at B=%lld T=%lld NH=%lld NKV=%lld HS=%lld: %s. --attention own does without cuDNN\n", op,
-            cudnn.name[0] ? cudnn.name : "cuDNN", (long long)d.B, (long long)d.T, (long long)d.NH, (long long)d.NKV, (long long)d.HS,
-            reason.c_str());
-    exit(1);
+    backend_fail("%s by %s failed at B=%lld T=%lld NH=%lld NKV=%lld HS=%lld: %s. --attention own does without cuDNN", op,
+                 cudnn.name[0] ? cudnn.name : "cuDNN", (long long)d.B, (long long)d.T, (long long)d.NH, (long long)d.NKV, (long long)d.HS,
+                 reason.c_str());
 }
 
 static void execute(const char *op, Draft &d, const Plan &plan, const std::vector<Binding> &bindings, Tensor scratch, Stream *s) {

@@ -106,9 +106,11 @@ void backend_timed_report(void *file, double bytes_per_second, double flops_per_
         total.floor += ops[i].floor;
     }
     fprintf(file, "%-27s %9s %10s %7s %8s %9s %8s\n", "op", "calls", "ms", "share", "GB/s", "GFLOP/s", "x floor");
-    for (int i = 0; i < n; i++)
-        fprintf(file, "%-27s %9lld %10.1f %6.1f%% %8.1f %9.1f %8.2f\n", ops[i].name, ops[i].calls, 1e3 * ops[i].seconds,
-                100 * ops[i].seconds / total.seconds, 1e-9 * ops[i].bytes / ops[i].seconds, 1e-9 * ops[i].flops / ops[i].seconds,
-                ops[i].seconds / ops[i].floor);
+    for (int i = 0; i < n; i++) {
+        fprintf(file, "%-27s %9lld %10.1f %6.1f%% %8.1f %9.1f ", ops[i].name, ops[i].calls, 1e3 * ops[i].seconds,
+                100 * ops[i].seconds / total.seconds, 1e-9 * ops[i].bytes / ops[i].seconds, 1e-9 * ops[i].flops / ops[i].seconds);
+        if (ops[i].floor > 0) fprintf(file, "%8.2f\n", ops[i].seconds / ops[i].floor);
+        else fprintf(file, "%8s\n", "-");   /* an op whose cost is not worth stating */
+    }
     fprintf(file, "%-27s %9lld %10.1f %36.2f\n", "all ops", total.calls, 1e3 * total.seconds, n ? total.seconds / total.floor : 0.0);
 }

@@ -69,10 +69,13 @@ static void check_training(Case *c, Model *m) {
 /* Half of the steps, a checkpoint, a fresh model of the checkpoint's own config, and the other half; without graphs. */
 static void check_resume(Case *c, const Model *straight) {
     Model first, second;
+    Snapshot snapshot = {0};
     RunState state = {.step = STEPS / 2, .samples = STEPS / 2 * c->batch.rows, .best_val_loss = 1}, back;
     create(c, &first, &c->spec, 1);
     train(&first, &c->batch, 0, STEPS / 2, 1e-3);
-    if (!checkpoint_save(c->run, &first, &state, &c->options, NULL, true, error)) fail_msg("%s: %s", c->what, error);
+    model_snapshot(&first, &snapshot, true, false);
+    if (!checkpoint_save(c->run, &snapshot, &state, &c->options, NULL, true, error)) fail_msg("%s: %s", c->what, error);
+    snapshot_release(&snapshot);
     char *found = checkpoint_find(c->run, "auto", error);
     ModelSpec spec = c->spec;
     if (!found || !model_directory_config(found, &spec.config, error)) fail_msg("%s: %s", c->what, error);

@@ -1,112 +1,39 @@
 /* checkpoint.c: checkpoints written whole, found, verified and read. */
-#include "checkpoint.h"
+#include "checkpoint_state.h"
 
 #include "error.h"
-#include "json.h"
+#include "weights.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const char format_name[] = "train_gpt checkpoint";
-static const char checksum_member[] = "  \"checksum\": ";
-static const char temporary_prefix[] = ".writing-", step_prefix[] = "step_";
+static const char temporary_prefix[] = ".writing-", step_prefix[] = "step_", optimizer_file[] = "optimizer.safetensors";
 
 /* ---- writing ---------------------------------------------------------------------------------------------------------------- */
 
-/* A stream into memory: after fflush or fclose its text is text[length]. */
-static FILE *memory_stream(char **text, size_t *length) {
-    FILE *stream = open_memstream(text, length);
-    if (!stream) die("out of memory");
-    return stream;
+static bool write_optimizer(const char *directory, const Snapshot *s, char error[ERROR_SIZE]) {
+    const float *const moments[2] = {s->m, s->v};
+    char *path = path_join(directory, optimizer_file);
+    SafetensorsWriter *w = safetensors_create(path);
+    free(path);
+    for (int i = 0; i < 2; i++)
+        if (moments[i]) parameters_declare(w, s->table, moment_prefixes[i]);
+    safetensors_begin(w);
+    for (int i = 0; i < 2; i++)
+        if (moments[i]) parameters_write(w, s->table, moments[i]);
+    return safetensors_finish(w, NULL, error);
 }
 
-/* Options that belong to one invocation, not to the run. */
-static bool belongs_to_run(const char *name) {
-    static const char *const invocation[] = {"out", "resume", "config", "plan", "profile", "eval_only", "check_numerics", "max_time", "device",
-                                             "print_config", "export_"};
-    for (size_t i = 0; i < sizeof invocation / sizeof *invocation; i++)
-        if (strcmp(name, invocation[i]) == 0) return false;
-    return true;
-}
-
-static void write_options(FILE *f, const Options *options) {
-    const char *separator = "\n";
-    for (int i = 0; i < train_options.count; i++) {
-        const OptionRow *row = &train_options.rows[i];
-        if (row->kind == OPTION_SECTION || !belongs_to_run(row->name)) continue;
-        char *text = options_format(row, options);
-        fprintf(f, "%s    \"%s\": ", separator, row->name);
-        json_write_string(f, text);
-        free(text);
-        separator = ",\n";
-    }
-}
-
-/* name, checksum and size of every file that lies in the directory already */
-static bool write_file_list(FILE *f, const char *directory, char error[ERROR_SIZE]) {
-    DIR *d = opendir(directory);
-    const char *separator = "\n";
-    bool ok = d || file_error(error, "cannot read the directory '%s': %s", directory, strerror(errno));
-    for (struct dirent *entry; ok && (entry = readdir(d));) {
-        uint32_t crc;
-        uint64_t size;
-        if (entry->d_name[0] == '.') continue;
-        char *path = path_join(directory, entry->d_name);
-        ok = file_crc32(path, &crc, &size, error);
-        free(path);
-        if (!ok) break;
-        fprintf(f, "%s    ", separator);
-        json_write_string(f, entry->d_name);
-        fprintf(f, ": {\"crc32\": %" PRIu32 ", \"size\": %" PRIu64 "}", crc, size);
-        separator = ",\n";
-    }
-    if (d) closedir(d);
-    return ok;
-}
-
-/* state.json, written last. Its own last member is the CRC-32 of all the text before that number. */
-static bool write_state(const char *directory, const Model *m, const RunState *state, const Options *options, char error[ERROR_SIZE]) {
-    char *text = NULL;
-    size_t length = 0;
-    FILE *f = memory_stream(&text, &length);
-    fprintf(f, "{\n  \"format\": \"%s\",\n  \"step\": %lld,\n  \"samples\": %lld,\n  \"updates\": %u,\n", format_name, (long long)state->step,
-            (long long)state->samples, (unsigned)model_updates(m));
-    fprintf(f, "  \"best_val_loss\": ");
-    json_write_number(f, state->best_val_loss);
-    fprintf(f, ",\n  \"elapsed_s\": ");
-    json_write_number(f, state->elapsed_s);
-    fprintf(f, ",\n  \"data\": ");
-    json_write_string(f, state->data);
-    fprintf(f, ",\n  \"matmul_algorithms\": ");
-    json_write_string(f, m->backend->algorithms());
-    fprintf(f, ",\n  \"options\": {");
-    write_options(f, options);
-    fprintf(f, "\n  },\n  \"files\": {");
-    bool ok = write_file_list(f, directory, error);
-    fprintf(f, "\n  },\n%s", checksum_member);
-    fflush(f);
-    fprintf(f, "%" PRIu32 "\n}\n", crc32_update(0, text, length));
-    fclose(f);
-    ok = ok && file_write_text(directory, "state.json", text, length, error);
-    free(text);
-    return ok;
-}
-
-static bool write_contents(const char *directory, const Model *m, const RunState *state, const Options *options, const char *tokenizer_directory,
+static bool write_contents(const char *directory, const Snapshot *s, const RunState *state, const Options *options, const char *tokenizer_directory,
                            char error[ERROR_SIZE]) {
-    char *optimizer = path_join(directory, "optimizer.safetensors");
-    uint32_t crc;
-    bool ok = model_directory_write(directory, m, F32, tokenizer_directory, error) && model_write_optimizer(m, optimizer, &crc, error);
-    free(optimizer);
-    return ok && write_state(directory, m, state, options, error) && directory_sync(directory, error);
+    return model_directory_write(directory, s, F32, tokenizer_directory, error) && write_optimizer(directory, s, error)
+        && state_write(directory, s, state, options, error) && directory_sync(directory, error);
 }
 
 /* Puts the finished directory in its place. Where one of that name exists already the two change places in one step, and
@@ -168,16 +95,17 @@ static bool prune(const char *run, int64_t keep, char error[ERROR_SIZE]) {
     return ok;
 }
 
-bool checkpoint_save(const char *run, const Model *m, const RunState *state, const Options *options, const char *tokenizer_directory, bool best,
+bool checkpoint_save(const char *run, const Snapshot *s, const RunState *state, const Options *options, const char *tokenizer_directory, bool best,
                      char error[ERROR_SIZE]) {
     char *name = step_name(state->step), *temporary_name = xprintf("%s%s", temporary_prefix, name);
     char *temporary = path_join(run, temporary_name), *final = path_join(run, name);
-    char *best_link = path_join(run, "best"), *last_link = path_join(run, "last"), ignored[ERROR_SIZE];
+    char *best_link = path_join(run, "best"), *last_link = path_join(run, "last"), aside[ERROR_SIZE];
     bool ok = directory_remove(temporary, error) && directory_create(temporary, error)
-           && write_contents(temporary, m, state, options, tokenizer_directory, error)
+           && write_contents(temporary, s, state, options, tokenizer_directory, error)
            && move_into_place(temporary, final, error) && directory_sync(run, error);
-    if (!ok) directory_remove(temporary, ignored);
-    ok = ok && symlink_replace(name, last_link, error) && (!best || symlink_replace(name, best_link, error)) && prune(run, options->keep, error);
+    if (!ok) directory_remove(temporary, aside);
+    ok = ok && symlink_replace(name, last_link, error) && (!best || symlink_replace(name, best_link, error));
+    if (ok && !prune(run, options->keep, aside)) warn("an older checkpoint could not be removed: %s", aside);
     free(name);
     free(temporary_name);
     free(temporary);
@@ -216,45 +144,6 @@ bool checkpoint_run_exists(const char *run) {
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------------- */
 
-static bool checksum_holds(const char *text) {
-    const char *last = NULL;
-    for (const char *at = text; (at = strstr(at, checksum_member)); at++) last = at;
-    if (!last) return false;
-    const char *number = last + sizeof checksum_member - 1;
-    char *expected = xprintf("%" PRIu32 "\n}\n", crc32_update(0, text, (size_t)(number - text)));
-    bool same = strcmp(number, expected) == 0;
-    free(expected);
-    return same;
-}
-
-/* The text must end with its own checksum, as write_state makes it. */
-static Json *read_checked(const char *directory, const char *name, char error[ERROR_SIZE]) {
-    char *path = path_join(directory, name), cause[ERROR_SIZE];
-    size_t length;
-    char *text = file_read_text(path, 16 << 20, &length, error);
-    Json *json = NULL;
-    if (text && !checksum_holds(text)) {
-        snprintf(error, ERROR_SIZE, "%.200s is damaged, or not that of a train_gpt checkpoint", path);
-    } else if (text) {
-        json = json_parse(text, length, cause, sizeof cause);
-        if (!json) snprintf(error, ERROR_SIZE, "%.200s: %.300s", path, cause);
-    }
-    free(text);
-    free(path);
-    return json;
-}
-
-static Json *read_state(const char *directory, char error[ERROR_SIZE]) {
-    Json *json = read_checked(directory, "state.json", error);
-    if (!json) return NULL;
-    const char *format = json_get_string(json, "format");
-    const Json *files = json_get(json, "files"), *options = json_get(json, "options");
-    if (format && strcmp(format, format_name) == 0 && files && files->type == JSON_OBJECT && options && options->type == JSON_OBJECT) return json;
-    snprintf(error, ERROR_SIZE, "%.200s/state.json is not that of a train_gpt checkpoint", directory);
-    json_free(json);
-    return NULL;
-}
-
 static bool verify_file(const char *directory, const Json *file, char error[ERROR_SIZE]) {
     int64_t crc, size;
     uint32_t found_crc = 0;
@@ -274,11 +163,9 @@ static bool verify_file(const char *directory, const Json *file, char error[ERRO
     return ok;
 }
 
-static const char optimizer_file[] = "optimizer.safetensors";
-
 static bool verify_files(const char *directory, bool with_optimizer, char error[ERROR_SIZE]) {
     static const char *const needed[] = {"config.json", "model.safetensors", optimizer_file};
-    Json *state = read_state(directory, error);
+    Json *state = state_read(directory, error);
     if (!state) return false;
     const Json *files = json_get(state, "files");
     bool ok = true;
@@ -339,44 +226,26 @@ char *checkpoint_find(const char *run, const char *which, char error[ERROR_SIZE]
     return found;
 }
 
-bool checkpoint_read_options(const char *directory, Options *options, char error[ERROR_SIZE]) {
-    Json *state = read_state(directory, error);
-    if (!state) return false;
-    const Json *saved = json_get(state, "options");
-    bool ok = true;
-    for (size_t i = 0; i < saved->count && ok; i++) {
-        const Json *option = &saved->items[i];
-        if (!belongs_to_run(option->key)) continue;
-        ok = option->type == JSON_STRING && options_set(&train_options, options, option->key, option->string, FROM_CHECKPOINT, error);
-        if (option->type != JSON_STRING) snprintf(error, ERROR_SIZE, "%.200s/state.json: option '%.60s' is not a text", directory, option->key);
-    }
-    json_free(state);
-    return ok;
+/* Takes up the matrix products of the run, so that the same numbers come out of them. */
+static void set_algorithms(const char *directory, const Model *m, const char *algorithms) {
+    if (algorithms && !m->backend->set_algorithms(algorithms) && m->spec.rank == 0)
+        warn("%s was written on another device or with another library: going on from it, but not to the same bits", directory);
 }
 
 bool checkpoint_load(const char *directory, Model *m, RunState *run, char error[ERROR_SIZE]) {
     Config config;
+    RunState read;
     int64_t updates;
     if (!model_directory_config(directory, &config, error) || !config_same(&config, &m->config, error)) return false;
-    Json *state = read_state(directory, error);
-    if (!state) return false;
-    bool ok = json_get_integer(state, "step", &run->step) && json_get_integer(state, "samples", &run->samples)
-           && json_get_integer(state, "updates", &updates) && json_get_number(state, "elapsed_s", &run->elapsed_s)
-           && run->step >= 0 && run->samples >= 0 && updates >= 0;
-    if (!json_get_number(state, "best_val_loss", &run->best_val_loss)) run->best_val_loss = INFINITY;
-    const char *algorithms = json_get_string(state, "matmul_algorithms"), *data = json_get_string(state, "data");
-    snprintf(run->data, sizeof run->data, "%s", data ? data : "");
-    if (ok && algorithms && !m->backend->set_algorithms(algorithms))
-        warn("%s was written on another device or with another library: going on from it, but not to the same bits", directory);
-    json_free(state);
-    if (!ok) {
-        snprintf(error, ERROR_SIZE, "%.200s/state.json lacks step, samples, updates or elapsed_s", directory);
-        return false;
-    }
-    char *optimizer = path_join(directory, "optimizer.safetensors");
-    ok = model_read_directory(m, directory, error) && model_read_optimizer(m, optimizer, error);
+    Json *state = state_read(directory, error);
+    char *optimizer = path_join(directory, optimizer_file);
+    bool ok = state && state_parse(state, directory, &read, &updates, error);
+    if (ok) set_algorithms(directory, m, json_get_string(state, "matmul_algorithms"));
+    ok = ok && model_read_directory(m, directory, error) && model_read_optimizer(m, optimizer, error);
     if (ok) model_set_updates(m, (uint32_t)updates);
+    if (ok) *run = read;
     free(optimizer);
+    json_free(state);
     return ok;
 }
 
@@ -389,7 +258,8 @@ char *model_directory(const char *path, char error[ERROR_SIZE]) {
         if (found) return directory;
         free(directory);
     }
-    snprintf(error, ERROR_SIZE, path_is_directory(path) ? "%.200s holds no model: neither config.json nor a checkpoint" : "%.200s is not a directory", path);
+    bool empty = path_is_directory(path);
+    snprintf(error, ERROR_SIZE, empty ? "%.200s holds no model: neither config.json nor a checkpoint" : "%.200s is not a directory", path);
     return NULL;
 }
 

@@ -1,15 +1,18 @@
 /* checkpoint.h: a run's checkpoints. In the run's directory:
 
      step_00000600/        a model's directory (model_directory.h; in fp32), optimizer.safetensors, and state.json, which holds step,
-                           data position, options, the CRC-32 and size of each other file, and last the CRC-32 of its own text
+                           data position, number of ranks, the spike guard, options, the CRC-32 and size of each other file, and
+                           last the CRC-32 of its own text
      best, last            symbolic links to the one with the lowest validation loss and to the newest
 
    A checkpoint is written under .writing-step_N, synced, and renamed when it is whole, so a reader never sees half of one; the links move
-   in one step; older ones are removed only then. */
+   in one step; older ones are removed only then. It is of the whole model, whatever ranks it lay on, and any number of them may go on from
+   it. One rank alone writes, cleans and finds; all of them read. */
 #ifndef LLMC_CHECKPOINT_H
 #define LLMC_CHECKPOINT_H
 
 #include "model_directory.h"
+#include "spikes.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,12 +25,14 @@ typedef struct {
     double best_val_loss;    /* INFINITY before the first evaluation */
     double elapsed_s;        /* training time so far */
     char data[96];           /* what it is trained on, in words that differ where the data does; "" if nobody knows */
+    int64_t ranks;           /* that train it; read from a checkpoint that does not say: 1 */
+    SpikeGuard spikes;
 } RunState;
 
 /* Writes a checkpoint of state->step into the run's directory and points `last`, and `best` if it is the best, at it; then removes all but
-   the newest `keep` and the best. One of that step that exists already is replaced. */
-bool checkpoint_save(const char *run, const Model *m, const RunState *state, const Options *options, const char *tokenizer_directory, bool best,
-                     char error[ERROR_SIZE]);
+   the newest `keep` and the best, warning where one cannot be removed. One of that step that exists already is replaced. */
+bool checkpoint_save(const char *run, const Snapshot *snapshot, const RunState *state, const Options *options, const char *tokenizer_directory,
+                     bool best, char error[ERROR_SIZE]);
 /* Removes what a killed writer left behind. */
 bool checkpoint_clean(const char *run, char error[ERROR_SIZE]);
 /* True if the directory holds a run: a log or a checkpoint. */
@@ -40,6 +45,8 @@ int64_t checkpoint_newest_step(const char *run);
 char *checkpoint_find(const char *run, const char *which, char error[ERROR_SIZE]);
 /* Checks state.json and every file's size and checksum. */
 bool checkpoint_verify(const char *directory, char error[ERROR_SIZE]);
+/* Of how many ranks the run was that wrote it. */
+bool checkpoint_read_ranks(const char *directory, int64_t *ranks, char error[ERROR_SIZE]);
 /* The options it was trained with, into those that the user left open. */
 bool checkpoint_read_options(const char *directory, Options *options, char error[ERROR_SIZE]);
 /* Weights, moments and state. The model must be of the same architecture. */

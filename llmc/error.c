@@ -1,13 +1,19 @@
 /* error.c: see error.h. Messages are put together first and written at once, so that those of several ranks do not mix. */
 #include "error.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { MESSAGE_SIZE = 2048 };
 
 static const char *program = "train_gpt";
 static void (*exit_hook)(int status);
+static bool (*report_hook)(const char *message);
 
 void error_program_name(const char *name) {
     const char *slash = strrchr(name, '/');
@@ -15,15 +21,34 @@ void error_program_name(const char *name) {
 }
 
 void error_exit_hook(void (*hook)(int status)) { exit_hook = hook; }
+void error_report_hook(bool (*hook)(const char *message)) { report_hook = hook; }
 
 /* One line whatever the message quotes: a file name may hold a newline or an escape sequence of the terminal. */
-static void print_line(const char *kind, const char *format, va_list arguments) {
-    char message[2048];
-    vsnprintf(message, sizeof message, format, arguments);
+static void put_together(char *message, size_t size, const char *format, va_list arguments) {
+    vsnprintf(message, size, format, arguments);
     for (char *c = message; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
+}
+
+/* Another thread may be stuck within stdout, as on a pipe that nobody reads: then its text is not waited for. */
+void error_flush(void) {
+    struct pollfd room = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    if (poll(&room, 1, 0) != 1 || ftrylockfile(stdout) != 0) return;
     fflush(stdout);
-    fprintf(stderr, "%s: %s%s\n", program, kind, message);
+    funlockfile(stdout);
+}
+
+void error_print(const char *message) {
+    char line[MESSAGE_SIZE + 256];
+    int length = snprintf(line, sizeof line - 1, "%s: %s", program, message);
+    if (length < 0 || length > (int)sizeof line - 2) length = (int)strlen(line);
+    line[length++] = '\n';
+    error_flush();
+    for (int sent = 0, n; sent < length; sent += n) {
+        n = (int)write(STDERR_FILENO, line + sent, (size_t)(length - sent));
+        if (n < 0 && errno == EINTR) n = 0;
+        if (n < 0) return;
+    }
 }
 
 static void leave(void) __attribute__((noreturn));
@@ -33,18 +58,23 @@ static void leave(void) {
 }
 
 void die(const char *format, ...) {
+    char message[MESSAGE_SIZE];
     va_list arguments;
     va_start(arguments, format);
-    print_line("", format, arguments);
+    put_together(message, sizeof message, format, arguments);
     va_end(arguments);
+    if (!report_hook || !report_hook(message)) error_print(message);
     leave();
 }
 
 void warn(const char *format, ...) {
+    char message[MESSAGE_SIZE] = "warning: ";
+    size_t used = strlen(message);
     va_list arguments;
     va_start(arguments, format);
-    print_line("warning: ", format, arguments);
+    put_together(message + used, sizeof message - used, format, arguments);
     va_end(arguments);
+    error_print(message);
 }
 
 void check_failed(const char *expression, const char *file, int line) {

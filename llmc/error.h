@@ -1,7 +1,9 @@
 /* error.h: how the programs fail. die() is for the user's mistake, CHECK for ours. Both print one sentence on stderr and leave
-   through the same hook, which `comm` sets to abort every rank. */
+   through the same hooks, which a team of processes sets: rank 0 prints, and every rank ends. */
 #ifndef LLMC_ERROR_H
 #define LLMC_ERROR_H
+
+#include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -13,11 +15,18 @@ void die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2))
 /* Prints "program: warning: message" and goes on. */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Prints "program: message" and a newline on stderr, at once: for who was given the sentence of another rank. */
+void error_print(const char *message);
+/* Writes out what stdout holds, unless that could take forever: before _exit(). */
+void error_flush(void);
+
 /* The name that messages begin with; main() sets it once. */
 void error_program_name(const char *name);
 
 /* Called with the exit status instead of exit(); for aborting all ranks, and for tests that expect a die(). */
 void error_exit_hook(void (*hook)(int status));
+/* Given the sentence of a die() before it is printed; true: it has been told to the user elsewhere (on rank 0's terminal) and is not printed here. */
+void error_report_hook(bool (*hook)(const char *message));
 
 void check_failed(const char *expression, const char *file, int line) __attribute__((noreturn));
 #define CHECK(condition) ((condition) ? (void)0 : check_failed(#condition, __FILE__, __LINE__))

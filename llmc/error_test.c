@@ -1,6 +1,7 @@
 /* error_test.c: what a message looks like, and how the program leaves after it. */
 #include "error.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@
 
 /* AddressSanitizer, where it is built in, asks this: an allocation too large shall fail as it does without it. */
 const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
+const char *__tsan_default_options(void) { return "allocator_may_return_null=1"; }
 
 /* Runs act() in a child, puts what it wrote on stderr into text, and returns its exit status. */
 static int run(void (*act)(void), char text[4096]) {
@@ -48,6 +50,24 @@ static void act_hook(void) { error_exit_hook(leave_with_9); die("x"); }
 static void do_nothing(int status) { (void)status; }
 static void act_hook_returns(void) { error_exit_hook(do_nothing); die("x"); }
 
+static bool tell_elsewhere(const char *message) { return strcmp(message, "found 3, expected 4") == 0; }
+static void act_told(void) { error_report_hook(tell_elsewhere); act_die(); }
+static void act_not_told(void) { error_report_hook(tell_elsewhere); die("x"); }
+static void act_print(void) { error_print("of another"); }
+/* stdout is a pipe that is full, and nobody reads: the message does not wait for it. */
+static void act_full_stdout(void) {
+    int ends[2];
+    char block[4096] = {0};
+    if (pipe(ends) != 0) _exit(78);
+    fcntl(ends[1], F_SETFL, O_NONBLOCK);
+    while (write(ends[1], block, sizeof block) > 0) continue;
+    fcntl(ends[1], F_SETFL, 0);
+    dup2(ends[1], STDOUT_FILENO);
+    printf("waits");
+    error_exit_hook(leave_with_9);
+    die("x");
+}
+
 static void messages_and_statuses(void **state) {
     (void)state;
     char text[4096];
@@ -71,6 +91,19 @@ static void the_hook_decides_how_to_leave(void **state) {
     assert_int_equal(run(act_hook_returns, text), 1);
 }
 
+static void a_message_may_be_told_elsewhere(void **state) {
+    (void)state;
+    char text[4096];
+    assert_int_equal(run(act_told, text), 1);
+    assert_string_equal(text, "");
+    assert_int_equal(run(act_not_told, text), 1);
+    assert_string_equal(text, "prog: x\n");
+    assert_int_equal(run(act_print, text), 77);
+    assert_string_equal(text, "prog: of another\n");
+    assert_int_equal(run(act_full_stdout, text), 9);
+    assert_string_equal(text, "prog: x\n");
+}
+
 static void memory_and_text(void **state) {
     (void)state;
     char *long_text = xprintf("%0*d", 5000, 7), *copy = xstrdup(long_text);
@@ -92,6 +125,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_and_statuses),
         cmocka_unit_test(the_hook_decides_how_to_leave),
+        cmocka_unit_test(a_message_may_be_told_elsewhere),
         cmocka_unit_test(memory_and_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -139,7 +139,9 @@ void hellaswag_losses(const Hellaswag *h, Model *m, double *sums, double *means)
     int64_t B = m->spec.B, T = m->spec.T, rows = HELLASWAG_ENDINGS * h->examples;
     int32_t *tokens = xmalloc(B * T * sizeof *tokens), *targets = xmalloc(B * T * sizeof *targets);
     float *losses = xmalloc(B * T * sizeof *losses);
-    for (int64_t first = 0; first < rows; first += B) {
+    memset(sums, 0, rows * sizeof *sums);
+    memset(means, 0, rows * sizeof *means);
+    for (int64_t first = comm_rank(m->comm) * B; first < rows; first += comm_ranks(m->comm) * B) {
         for (int64_t b = 0; b < B; b++)
             fill_row(first + b < rows ? &h->candidates[first + b] : NULL, T, tokens + b * T, targets + b * T);
         model_evaluate(m, tokens, targets);
@@ -147,6 +149,8 @@ void hellaswag_losses(const Hellaswag *h, Model *m, double *sums, double *means)
         for (int64_t b = 0; b < B && first + b < rows; b++)
             add_up(losses + b * T, targets + b * T, T, &sums[first + b], &means[first + b]);
     }
+    team_sum(comm_team(m->comm), sums, (int)rows, "HellaSwag");
+    team_sum(comm_team(m->comm), means, (int)rows, "HellaSwag");
     free(tokens);
     free(targets);
     free(losses);

@@ -23,7 +23,8 @@ Hellaswag *hellaswag_open(const char *path, const char *vocabulary, int64_t voca
 void hellaswag_close(Hellaswag *h);
 int64_t hellaswag_examples(const Hellaswag *h);
 
-/* sums(examples,4) and means(examples,4): the losses of each ending's tokens given what stands before them, in nats. What is longer than the
+/* Several ranks share the work, and each has all results.
+   sums(examples,4) and means(examples,4): the losses of each ending's tokens given what stands before them, in nats. What is longer than the
    model's T + 1 tokens keeps its end. */
 void hellaswag_losses(const Hellaswag *h, Model *m, double *sums, double *means);
 

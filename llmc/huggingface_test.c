@@ -315,6 +315,13 @@ static void expect_tokens(const char *name, const char *values) {
     free(text);
 }
 
+static void write_model(const char *path, Model *m, const char *tokenizer_directory) {
+    Snapshot s = {0};
+    model_snapshot(m, &s, false, false);
+    if (!model_directory_write(path, &s, F32, tokenizer_directory, error)) fail_msg("%s", error);
+    snapshot_release(&s);
+}
+
 /* Each token by itself, from the file of the same name first, then from the other; ids that the vocabulary lacks (of 67) from neither. */
 static void test_special_tokens(void **state) {
     (void)state;
@@ -331,7 +338,7 @@ static void test_special_tokens(void **state) {
         put_text(at("vocabulary"), "config.json", cases[i].config);
         put_text(at("vocabulary"), "generation_config.json", cases[i].generation);
         new_directory(at("tokens"));
-        if (!model_directory_write(at("tokens"), &m, F32, at("vocabulary"), error)) fail_msg("%s", error);
+        write_model(at("tokens"), &m, at("vocabulary"));
         expect_tokens("config.json", cases[i].in_config);
         expect_tokens("generation_config.json", cases[i].in_generation);
     }
@@ -353,7 +360,7 @@ static void test_native(void **state) {
         assert_false(model_export(&m, at("refused"), NULL, F32, error));
         expect_error("no Hugging Face family has this architecture");
         assert_false(path_exists(at("refused")));
-        if (!model_directory_write(at("native"), &m, F32, NULL, error)) fail_msg("%s", error);
+        write_model(at("native"), &m, NULL);
         assert_false(path_exists(at("native/generation_config.json")));
         Config c = config_in(at("native"));
         if (!config_same(&c, &spec.config, error)) fail_msg("%s", error);
@@ -364,7 +371,7 @@ static void test_native(void **state) {
             load_as(&turned, at("native"), c, 1, 1);
             assert_true(memcmp(turned.masters.data, m.masters.data, tensor_bytes(m.masters)) != 0);
             new_directory(at("turned"));
-            if (!model_directory_write(at("turned"), &turned, F32, NULL, error)) fail_msg("%s", error);
+            write_model(at("turned"), &turned, NULL);
             model_free(&back);
             load_as(&back, at("turned"), spec.config, 1, 1);
             expect_same_weights(&m, &back);

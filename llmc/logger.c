@@ -112,6 +112,11 @@ static void write_line(FILE *f, const StepReport *r) {
     number(f, "tokens_per_s", rounded_to(r->tokens_per_s, 0.5));
     number(f, "ms", rounded_to(r->ms, 0.125));
     number(f, "elapsed_s", rounded_to(r->elapsed_s, 0.125));
+    if (r->skipped) fprintf(f, ", \"skipped\": true");
+    if (r->comm_ms > 0) {
+        number(f, "comm_ms", rounded_to(r->comm_ms, 0.0625));
+        number(f, "comm_exposed_ms", rounded_to(r->comm_exposed_ms, 0.0625));
+    }
     if (r->evaluated) {
         number(f, "train_loss", r->train_loss);
         number(f, "val_loss", r->val_loss);
@@ -136,9 +141,9 @@ static void print_line(const StepReport *r) {
     char speed[32], left[32];
     format_count(speed, r->tokens_per_s);
     format_duration(left, r->left_s);
-    printf("step %*lld/%lld | loss %.4f | ppl %8.2f | lr %.2e | norm %6.3f | %s tok/s | %s left\n",
+    printf("step %*lld/%lld | loss %.4f | ppl %8.2f | lr %.2e | norm %6.3f | %s tok/s | %s left%s\n",
            (int)snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step, (long long)r->steps, r->loss, exp(r->loss), r->lr, r->grad_norm,
-           speed, left);
+           speed, left, r->skipped ? " | a spike: update left out" : "");
     if (r->evaluated) {
         printf("  evaluation: ");
         logger_print_evaluation(r);

@@ -14,6 +14,8 @@ typedef struct {
     double ms;                             /* of this step */
     double tokens_per_s;                   /* of this step */
     double elapsed_s, left_s;              /* training time so far; what is left at the present pace */
+    bool skipped;                          /* the update was left out: a spike */
+    double comm_ms, comm_exposed_ms;       /* exchange between ranks, and the part of it that training waited for; 0: unknown, or alone */
     bool evaluated;
     double train_loss, val_loss;           /* if evaluated */
     double val_bits_per_byte;              /* 0: unknown */

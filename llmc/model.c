@@ -1,13 +1,12 @@
-/* model.c: the forward pass, the backward pass that mirrors it, and the update. Read it from embed() on; memory comes after. */
+/* model.c: the forward pass and the backward pass that mirrors it. Read it from embed_forward() on; memory comes after. */
 #include "model.h"
 
 #include "error.h"
 #include "kernels/cpu.h"
+#include "model_ranks.h"
 #include "model_step.h"
-#include "weights.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +40,7 @@ static Dropout dropout_at(const Model *m, int64_t layer, int site) {
 typedef struct {
     Tensor in, out, stream, mean, rstd;
     Tensor w, b, dw, db;   /* w.data NULL: no norm here */
+    int bucket;            /* in which they are; -1 */
 } NormSite;
 
 static NormSite norm_site(const Model *m, int64_t s) {
@@ -53,11 +53,13 @@ static NormSite norm_site(const Model *m, int64_t s) {
     memset(&n, 0, sizeof n);
     n.in = mlp ? a->mid[l] : l > 0 ? a->out[l - 1] : a->embedded;
     n.out = n.stream = n.in;
+    n.bucket = -1;
     if (c->norm == NORM_NONE || named < 0) return n;
     n.out = head ? a->lnf : mlp ? a->ln2[l] : a->ln1[l];
     n.mean = head ? a->lnf_mean : mlp ? a->ln2_mean[l] : a->ln1_mean[l];
     n.rstd = head ? a->lnf_rstd : mlp ? a->ln2_rstd[l] : a->ln1_rstd[l];
     if (c->norm_place == NORM_POST) n.stream = n.out;
+    n.bucket = named == 2 * c->L ? m->table.bucket_of_norm : m->table.bucket_of_layer + (int)k;
     n.w = named == 2 * c->L ? p->lnfw : named % 2 ? p->ln2w[k] : p->ln1w[k];
     n.b = named == 2 * c->L ? p->lnfb : named % 2 ? p->ln2b[k] : p->ln1b[k];
     n.dw = named == 2 * c->L ? d->lnfw : named % 2 ? d->ln2w[k] : d->ln1w[k];
@@ -69,6 +71,7 @@ static void norm_forward(Model *m, const NormSite *n) {
     const OpTable *op = &m->backend->op;
     float eps = (float)m->config.norm_eps;
     if (!n->w.data) return;
+    ranks_need(m, n->bucket);
     if (m->config.norm == NORM_RMSNORM) op->rmsnorm_forward(n->out, n->rstd, n->in, n->w, eps, m->stream);
     else op->layernorm_forward(n->out, n->mean, n->rstd, n->in, n->w, n->b, eps, m->stream);
 }
@@ -77,6 +80,7 @@ static void norm_forward(Model *m, const NormSite *n) {
 static void residual_norm_forward(Model *m, const NormSite *n, Tensor x, Tensor delta, Dropout drop) {
     const OpTable *op = &m->backend->op;
     float eps = (float)m->config.norm_eps;
+    ranks_need(m, n->bucket);
     if (!n->w.data) op->residual_forward(n->in, x, delta, drop, m->stream);
     else if (m->config.norm == NORM_RMSNORM) op->residual_rmsnorm_forward(n->in, n->out, n->rstd, x, delta, n->w, eps, drop, m->stream);
     else op->residual_layernorm_forward(n->in, n->out, n->mean, n->rstd, x, delta, n->w, n->b, eps, drop, m->stream);
@@ -111,6 +115,7 @@ static void embed_forward(Model *m, int64_t t0) {
     Activations *a = &m->a;
     const NormSite first = norm_site(m, 0);
     Dropout drop = dropout_at(m, c->L, 0);
+    ranks_need(m, BUCKET_EMBEDDING);
     Tensor wpe = m->p.wpe.data ? rows_of(m->p.wpe, c->C, t0, c->maxT - t0) : no_tensor();
     op->embedding_forward(a->embedded, a->tokens, m->p.wte, wpe, m->stream);
     if (drop.p > 0) op->dropout(a->embedded, a->embedded, drop, m->stream);
@@ -170,6 +175,7 @@ static void block_inside_forward(Model *m, int64_t l, int64_t t0) {
     const ParameterTensors *p = &m->p;
     Activations *a = &m->a;
     int NH = (int)c->NH, NKV = (int)c->NKV;
+    ranks_need(m, m->table.bucket_of_layer + (int)l);
     qkv_forward(m, l, norm_site(m, 2 * l).out, t0);
     if (m->spec.mode == MODEL_GENERATE)
         op->attention_cached(a->att[l], a->k_cache[l], a->v_cache[l], attention_input(m, l), NH, NKV, (int)t0, m->stream);
@@ -197,6 +203,7 @@ static void head(Model *m, bool first_micro) {
     Activations *a = &m->a;
     Tensor w = head_weight(m), dw = m->p.head.data ? m->d.head : m->d.wte, in = head_input(m), din = head_gradient(m);
     int64_t N = tensor_numel(a->tokens), chunk = a->logits.shape[0];
+    ranks_need(m, m->p.head.data ? m->table.bucket_of_head : BUCKET_EMBEDDING);
     for (int64_t row = 0; row < N; row += chunk) {
         int64_t n = N - row < chunk ? N - row : chunk;
         Tensor x = rows_of(in, c->C, row, n), logits = rows_of(a->logits, c->Vp, 0, n);
@@ -207,6 +214,10 @@ static void head(Model *m, bool first_micro) {
         op->matmul_backward_weight(dw, no_tensor(), logits, x, !first_micro || row > 0, m->stream);
     }
     op->loss_sum(a->loss_sum, a->losses, m->training && !first_micro, m->stream);
+    if (!m->training) return;
+    op->loss_sum(tensor(a->totals.data, F32, 1, 1, 0, 0, 0), a->loss_sum, false, m->stream);   /* TOTAL_LOSS */
+    ranks_give_totals(m);
+    ranks_give(m, m->table.bucket_of_head);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------------------- */
@@ -295,11 +306,18 @@ void model_forward(Model *m, bool first_micro) {
     head(m, first_micro);
 }
 
+/* A bucket is given when nothing adds to it any more. Of block l that is so after its own backward: of its norms, those that post-norm puts behind
+   it had their turn before. */
 void model_backward(Model *m, bool first_micro) {
     int accumulate = !first_micro;
     norm_backward(m, 2 * m->config.L, accumulate);
-    for (int64_t l = m->config.L - 1; l >= 0; l--) block_backward(m, l, accumulate);
+    ranks_give(m, m->table.bucket_of_norm);
+    for (int64_t l = m->config.L - 1; l >= 0; l--) {
+        block_backward(m, l, accumulate);
+        ranks_give(m, m->table.bucket_of_layer + (int)l);
+    }
     embed_backward(m, accumulate);
+    ranks_give(m, BUCKET_EMBEDDING);
 }
 
 /* ---- looking at results ------------------------------------------------------------------------------------------------------ */
@@ -327,8 +345,8 @@ void model_copy_logits(Model *m, float *logits) {
     int64_t N = tensor_numel(m->a.tokens), chunk = m->a.logits.shape[0];
     for (int64_t row = 0; row < N; row += chunk) {
         int64_t n = N - row < chunk ? N - row : chunk;
-        m->backend->op.matmul_forward(rows_of(m->a.logits, c->Vp, 0, n), no_tensor(), rows_of(head_input(m), c->C, row, n), head_weight(m), no_tensor(),
-                                      ACT_NONE, m->stream);
+        Tensor x = rows_of(head_input(m), c->C, row, n);
+        m->backend->op.matmul_forward(rows_of(m->a.logits, c->Vp, 0, n), no_tensor(), x, head_weight(m), no_tensor(), ACT_NONE, m->stream);
         for (int64_t r = 0; r < n; r++) download_floats(m, m->a.logits, r * c->Vp, c->V, logits + (row + r) * c->V);
     }
 }
@@ -399,17 +417,17 @@ static void free_layers(Activations *a) {
 static void bind_all(Model *m) {
     const ModelSpec *spec = &m->spec;
     const Config *c = &m->config;
-    int64_t n = m->table.elements;
+    int64_t n = m->table.elements, shares = m->spec.zero && m->spec.ranks > 0 ? n / m->spec.ranks : n;
     bool train = spec->mode == MODEL_TRAIN, rope = c->pos == POS_ROPE, adam = train && spec->optimizer == OPTIMIZER_ADAMW;
     for (int i = 0; i < ARENAS; i++) m->arenas[i].used = 0;
     m->parameters = arena_take(&m->arenas[ARENA_PARAMETERS], spec->dtype, 1, n, 0, 0, 0);
-    m->masters = train && spec->dtype != F32 ? arena_take(&m->arenas[ARENA_MASTERS], F32, 1, n, 0, 0, 0)
+    m->masters = train && spec->dtype != F32 ? arena_take(&m->arenas[ARENA_MASTERS], F32, 1, shares, 0, 0, 0)
                : spec->dtype == F32 ? m->parameters : no_tensor();
     m->gradients = train ? arena_take(&m->arenas[ARENA_GRADIENTS], F32, 1, n, 0, 0, 0) : no_tensor();
-    m->m = adam ? arena_take(&m->arenas[ARENA_MOMENTS], F32, 1, n, 0, 0, 0) : no_tensor();
-    m->v = adam ? arena_take(&m->arenas[ARENA_MOMENTS], F32, 1, n, 0, 0, 0) : no_tensor();
+    m->m = adam ? arena_take(&m->arenas[ARENA_MOMENTS], F32, 1, shares, 0, 0, 0) : no_tensor();
+    m->v = adam ? arena_take(&m->arenas[ARENA_MOMENTS], F32, 1, shares, 0, 0, 0) : no_tensor();
     m->rotations = rope ? arena_take(&m->arenas[ARENA_CONSTANTS], F32, 3, spec->T, c->HS / 2, 2, 0) : no_tensor();
-    m->segments = arena_take(&m->arenas[ARENA_CONSTANTS], I64, 1, m->table.segment_count, 0, 0, 0);
+    m->segments = arena_take(&m->arenas[ARENA_CONSTANTS], I64, 1, m->together->segment_count, 0, 0, 0);
     m->device_state = (StepState *)arena_take(&m->arenas[ARENA_CONSTANTS], I32, 1, sizeof(StepState) / 4, 0, 0, 0).data;
     bind_activations(&m->a, spec, m->backend, spec->B, spec->T, &m->arenas[ARENA_ACTIVATIONS]);
 }
@@ -419,7 +437,8 @@ static void measure(Model *m, const ModelSpec *spec, const Backend *backend) {
     m->backend = backend;
     m->spec = *spec;
     m->config = spec->config;
-    parameters_describe(&m->table, &m->config);
+    model_table(&m->table, spec);
+    ranks_open(m);
     allocate_layers(&m->a, m->config.L);
     bind_all(m);
 }
@@ -433,6 +452,7 @@ MemoryPlan model_plan(const ModelSpec *spec, const Backend *backend) {
         plan.total += m.arenas[i].used;
     }
     free_layers(&m.a);
+    ranks_close(&m);
     parameters_release(&m.table);
     return plan;
 }
@@ -461,15 +481,18 @@ void model_create(Model *m, const ModelSpec *spec, const Backend *backend) {
     bind_all(m);
     parameters_bind(&m->p, &m->table, &m->config, m->parameters.data, spec->dtype);
     parameters_bind(&m->d, &m->table, &m->config, m->gradients.data, F32);
-    m->stream = backend->stream_open();
+    m->stream = backend->stream_open(0);
     step_open(m);
     upload_rotations(m);
-    backend->upload(m->segments.data, m->table.segments, tensor_bytes(m->segments), m->stream);
+    backend->upload(m->segments.data, m->together->segments, tensor_bytes(m->segments), m->stream);
 }
 
 void model_free(Model *m) {
+    ranks_need_all(m);   /* no collective may find its memory gone */
+    ranks_await_given(m);
     m->backend->synchronize(m->stream);
     step_close(m);
+    ranks_close(m);
     for (int i = 0; i < ARENAS; i++)
         if (m->arenas[i].base) m->backend->release(m->arenas[i].base);
     m->backend->stream_close(m->stream);
@@ -478,120 +501,6 @@ void model_free(Model *m) {
     parameters_unbind(&m->d);
     parameters_release(&m->table);
     memset(m, 0, sizeof *m);
-}
-
-/* ---- weights in and out ----------------------------------------------------------------------------------------------------- */
-
-/* The flat fp32 tensor in host memory: itself where the host may touch it, else a copy. Pair with host_done. */
-static float *host_floats(const Model *m, Tensor flat) {
-    if (flat.data && m->backend->host_memory) return (float *)flat.data;
-    float *copy = (float *)xcalloc((size_t)m->table.elements, sizeof *copy);
-    if (flat.data) m->backend->download(copy, flat.data, tensor_bytes(flat), m->stream);
-    return copy;
-}
-
-/* Ends host_floats; changed: the device shall have the new values. */
-static void host_done(const Model *m, Tensor flat, float *host, bool changed) {
-    if (host == flat.data) return;
-    if (changed && flat.data) {
-        m->backend->upload(flat.data, host, tensor_bytes(flat), m->stream);
-        m->backend->synchronize(m->stream);
-    }
-    free(host);
-}
-
-/* The bf16 copy of new fp32 weights, in pieces: a whole second copy would be more memory than the plan says. */
-static void round_weights(Model *m, const float *host) {
-    enum { PIECE = 1 << 18 };
-    if (m->spec.dtype == F32) return;
-    uint16_t *half = (uint16_t *)xmalloc(PIECE * sizeof *half);
-    for (int64_t i = 0; i < m->table.elements; i += PIECE) {
-        int64_t n = m->table.elements - i < PIECE ? m->table.elements - i : PIECE;
-        bf16_of_floats(half, host + i, n);
-        m->backend->upload((uint16_t *)m->parameters.data + i, half, (size_t)n * sizeof *half, m->stream);
-        m->backend->synchronize(m->stream);
-    }
-    free(half);
-}
-
-void model_init_weights(Model *m, int scheme, uint64_t seed) {
-    float *host = host_floats(m, m->masters);
-    m->state.seed = seed;
-    parameters_init(host, &m->table, &m->config, scheme, seed);
-    round_weights(m, host);
-    host_done(m, m->masters, host, true);
-}
-
-bool model_read_weights(Model *m, const char *path, const char *prefix, char error[ERROR_SIZE]) {
-    Safetensors st;
-    char cause[ERROR_SIZE];
-    if (!safetensors_open(&st, path, error)) return false;
-    float *host = host_floats(m, m->masters);
-    bool ok = parameters_read(&st, &m->table, prefix, host, cause);
-    if (ok) round_weights(m, host);
-    else snprintf(error, ERROR_SIZE, "%.200s: %.300s", path, cause);
-    host_done(m, m->masters, host, ok);
-    safetensors_close(&st);
-    return ok;
-}
-
-bool model_read_directory(Model *m, const char *directory, char error[ERROR_SIZE]) {
-    float *host = host_floats(m, m->masters);
-    bool ok = weights_read_directory(directory, &m->table, &m->config, host, error);
-    if (ok) round_weights(m, host);
-    host_done(m, m->masters, host, ok);
-    return ok;
-}
-
-float *model_copy_flat(const Model *m, ArenaName which) {
-    Tensor flat = which == ARENA_GRADIENTS ? m->gradients : m->masters;
-    float *copy = (float *)xmalloc(tensor_bytes(flat));
-    m->backend->download(copy, flat.data, tensor_bytes(flat), m->stream);
-    return copy;
-}
-
-bool model_write_weights(const Model *m, const char *path, DType dtype, uint32_t *crc, char error[ERROR_SIZE]) {
-    CHECK(m->masters.data);
-    float *host = host_floats(m, m->masters);
-    bool ok = weights_write_file(path, &m->table, &m->config, host, dtype, crc, error);
-    host_done(m, m->masters, host, false);
-    return ok;
-}
-
-static const char first_moment[] = "exp_avg.", second_moment[] = "exp_avg_sq.";
-
-bool model_write_optimizer(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]) {
-    const Tensor moments[2] = {m->m, m->v};
-    const char *const prefixes[2] = {first_moment, second_moment};
-    SafetensorsWriter *w = safetensors_create(path);
-    for (int i = 0; i < 2; i++)
-        if (moments[i].data) parameters_declare(w, &m->table, prefixes[i]);
-    safetensors_begin(w);
-    for (int i = 0; i < 2; i++) {
-        if (!moments[i].data) continue;
-        float *host = host_floats(m, moments[i]);
-        parameters_write(w, &m->table, host);
-        host_done(m, moments[i], host, false);
-    }
-    return safetensors_finish(w, crc, error);
-}
-
-bool model_read_optimizer(Model *m, const char *path, char error[ERROR_SIZE]) {
-    const Tensor moments[2] = {m->m, m->v};
-    const char *const prefixes[2] = {first_moment, second_moment};
-    Safetensors st;
-    char cause[ERROR_SIZE];
-    bool ok = true;
-    if (!safetensors_open(&st, path, error)) return false;
-    for (int i = 0; i < 2 && ok; i++) {
-        if (!moments[i].data) continue;
-        float *host = host_floats(m, moments[i]);
-        ok = parameters_read(&st, &m->table, prefixes[i], host, cause);
-        if (!ok) snprintf(error, ERROR_SIZE, "%.200s: %.300s", path, cause);
-        host_done(m, moments[i], host, ok);
-    }
-    safetensors_close(&st);
-    return ok;
 }
 
 /* ---- generation ------------------------------------------------------------------------------------------------------------- */

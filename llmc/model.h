@@ -1,15 +1,18 @@
 /* model.h: the model: its memory, forward, backward and update, written once against the table of ops.
 
    The life of one optimizer step:
-       model_begin_step(m, step, lr, max_norm, valid)      valid: targets >= 0 in the whole global batch
-       model_micro_step(m, tokens, targets, sample, i)     for each micro-batch i: forward, backward, gradients += (= for i 0)
+       model_begin_step(m, &settings)
+       model_micro_step(m, tokens, targets, sample, i)     for each micro-batch i: forward, backward, gradients += (= for i 0); with several ranks the
+                                                           last one also adds them up over the ranks, a layer at a time, while backward goes on
        model_update(m)                                     norm, clip, AdamW; skipped whole if the norm is not finite
        model_outcome(m, 0)                                 what happened; model_outcome(m, 1) what happened in the step before
-   None of the first three waits for the device; model_outcome does. model.c has the passes and the memory, model_step.c the step. */
+   None of the first three waits for the device; model_outcome does. model.c has the passes and the memory, model_step.c the step, model_ranks.c what
+   several ranks do together (ZeRO: Rajbhandari et al. 2020, stage 1), model_state.c weights and optimizer on their way in and out. */
 #ifndef LLMC_MODEL_H
 #define LLMC_MODEL_H
 
 #include "arena.h"
+#include "comm.h"
 #include "parameters.h"
 
 #ifdef __cplusplus
@@ -33,6 +36,8 @@ typedef struct {
     Recompute recompute;
     bool residual_in_matmul;   /* without dropout: the product before a residual adds it, not the norm behind it */
     int64_t head_chunks;       /* pieces in which the logits of a micro-batch are made; 0: as few as a bound on their memory allows */
+    int64_t rank, ranks;       /* this rank among those that train the model together; ranks 0 is 1 */
+    bool zero;                 /* ZeRO-1: this rank keeps moments, and in bf16 master weights, of its piece of every bucket alone */
 } ModelSpec;
 
 /* What the options say of a spec, but for config, dtype and mode, which depend on more. */
@@ -68,7 +73,9 @@ void spec_from_options(ModelSpec *spec, const Options *options);
     ONCE (lnf_rstd,   norm,      F32, 2, B, T, 0, 0)                                                                                \
     ONCE (logits,     true,      A,   2, head_rows, c->Vp, 0, 0)       /* of one chunk of rows; then their gradient */              \
     ONCE (losses,     true,      F32, 2, B, T, 0, 0)                                                                                \
-    ONCE (loss_sum,   true,      F32, 1, 1, 0, 0, 0)                                                                                \
+    ONCE (loss_sum,   true,      F32, 1, 1, 0, 0, 0)                   /* of this rank */                                           \
+    ONCE (totals,     true,      F32, 1, TOTALS, 0, 0, 0)              /* over the ranks */                                         \
+    ONCE (squares,    true,      F64, 1, 1, 0, 0, 0)                   /* of the gradient */                                        \
     ONCE (dresidual,  train,     A,   3, B, T, c->C, 0)                                                                             \
     ONCE (dbranch,    train && c->dropout > 0, A, 3, B, T, c->C, 0)                                                                 \
     ONCE (dnorm,      train,     A,   3, B, T, c->C, 0)                                                                             \
@@ -103,20 +110,31 @@ typedef struct {
     Arena arenas[ARENAS];
     ParameterTable table;
     ParameterTensors p, d;               /* parameters and their gradients */
-    Tensor parameters, masters, gradients, m, v, segments;   /* flat; masters are the parameters in fp32 */
+    /* flat; masters are the parameters in fp32. With ZeRO m, v, and in bf16 masters, hold this rank's pieces of the buckets, one behind the other.
+       Between an update and the next step nobody reads the gradients: model_snapshot uses them as scratch. */
+    Tensor parameters, masters, gradients, m, v, segments;
+    Comm *comm;                          /* NULL: alone */
     Activations a;
     Tensor rotations;                    /* (T,HS/2,2) cos, sin for RoPE */
     StepState state, *device_state;      /* what the host sets for the next (micro-)step, and the device's copy */
     AdamW adamw;
     bool training;                       /* inside a training forward: dropout is on */
+    bool vote;                           /* set by the host: this rank votes for stopping after the step whose last micro-step comes next */
     bool use_graphs;                     /* set it to have steps captured and replayed, where the backend can */
     struct Step *step;                   /* what is under way (model_step.c) */
+    struct Ranks *together;              /* collectives under way (model_ranks.c) */
 } Model;
 
-/* Bytes per arena, without allocating anything. */
+/* The table of such a model: with ZeRO, every bucket is padded to as many equal pieces as ranks. parameters_release it. */
+void model_table(ParameterTable *table, const ModelSpec *spec);
+/* Bytes per arena of this rank, without allocating anything. */
 MemoryPlan model_plan(const ModelSpec *spec, const Backend *backend);
 /* Allocates all memory. Weights and moments are zero; give them values with model_init_weights or model_read_weights. */
 void model_create(Model *m, const ModelSpec *spec, const Backend *backend);
+/* Right after model_create on several ranks: comm has spec->rank and spec->ranks, and outlives the model. */
+void model_join(Model *m, Comm *comm);
+/* CRC-32 of this rank's parameters, all of them. Waits. */
+uint32_t model_parameters_crc(Model *m);
 void model_free(Model *m);
 
 /* scheme 0 gpt2, 1 xavier, 2 kaiming. */
@@ -125,25 +143,33 @@ void model_init_weights(Model *m, int scheme, uint64_t seed);
 bool model_read_directory(Model *m, const char *directory, char error[ERROR_SIZE]);
 /* Weights from one safetensors file, under our own names and a prefix, as dumps have them. Refused whole, nothing changed. */
 bool model_read_weights(Model *m, const char *path, const char *prefix, char error[ERROR_SIZE]);
-/* A copy of the flat fp32 buffer: weights (ARENA_MASTERS) or gradients (ARENA_GRADIENTS). free() it. Laid out by m->table. */
+/* A copy of the flat fp32 buffer: weights (ARENA_MASTERS, without ZeRO) or gradients (ARENA_GRADIENTS). free() it. Laid out by m->table. */
 float *model_copy_flat(const Model *m, ArenaName which);
 
-/* model.safetensors, in F32 or rounded to BF16, and optimizer.safetensors of a checkpoint, with their checksums. The model has fp32 weights. */
-bool model_write_weights(const Model *m, const char *path, DType dtype, uint32_t *crc, char error[ERROR_SIZE]);
-bool model_write_optimizer(const Model *m, const char *path, uint32_t *crc, char error[ERROR_SIZE]);
+/* Moments from optimizer.safetensors. Refused whole, nothing changed. */
 bool model_read_optimizer(Model *m, const char *path, char error[ERROR_SIZE]);
 uint32_t model_updates(const Model *m);
 void model_set_updates(Model *m, uint32_t updates);
 
-void model_begin_step(Model *m, int64_t step, double lr, double max_norm, int64_t valid_targets);
+typedef struct {
+    int64_t step;
+    double lr, max_norm;
+    int64_t valid;              /* targets >= 0 in this rank's part of the batch */
+    int64_t targets;            /* targets in the global batch if all were valid, the same on every rank; 0, for one rank: as many as valid */
+    int64_t micro_steps;        /* in this step; needed where there are several ranks */
+    double spike_loss, spike_norm;
+} StepSettings;
+void model_begin_step(Model *m, const StepSettings *settings);
 /* tokens(B,T), targets(B,T) in host memory, free again on return; sample is the number of their first row within the global batch; micro
    counts from 0. */
 void model_micro_step(Model *m, const int32_t *tokens, const int32_t *targets, int64_t sample, int64_t micro);
 void model_update(Model *m);
 
 typedef struct {
-    double loss, grad_norm;      /* mean over the valid targets of the step; L2 norm before clipping */
-    bool skipped;                /* loss or norm were not finite: parameters and moments are as they were */
+    double loss, grad_norm;      /* mean over the valid targets of the step; L2 norm before clipping; the same on every rank */
+    double own_loss;             /* sum of the losses of this rank's part: tells which rank has one that is not finite */
+    StepSkip skip;               /* unless SKIP_NOTHING, parameters and moments are as they were */
+    int votes;                   /* ranks that voted for stopping */
 } StepOutcome;
 /* Of the last step that was updated (back 0), or the one before (back 1). Waits for it, and only for it. */
 StepOutcome model_outcome(const Model *m, int back);

@@ -4,6 +4,7 @@
 #include "error.h"
 #include "families.h"
 #include "tokenizer.h"
+#include "weights.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -107,23 +108,22 @@ static bool write_generation_config(const char *directory, SpecialTokens special
     return text_close(&t, directory, "generation_config.json", error);
 }
 
-static bool write_weights(const char *directory, const Model *m, DType dtype, char error[ERROR_SIZE]) {
+static bool write_weights(const char *directory, const Snapshot *s, DType dtype, char error[ERROR_SIZE]) {
     char *path = path_join(directory, "model.safetensors");
-    uint32_t crc;
-    bool good = model_write_weights(m, path, dtype, &crc, error);
+    bool good = weights_write_file(path, s->table, s->config, s->weights, dtype, NULL, error);
     free(path);
     return good;
 }
 
-bool model_directory_write(const char *directory, const Model *m, DType dtype, const char *tokenizer_directory, char error[ERROR_SIZE]) {
-    int64_t V = m->config.V;
-    TokenSources s = token_sources(tokenizer_directory, V);
-    bool good = write_config(directory, &m->config, dtype, special_tokens(s.config, s.generation, s.vocabulary, V), error)
-             && (family_of(&m->config)->native
-                 || write_generation_config(directory, special_tokens(s.generation, s.config, s.vocabulary, V), V, error))
-             && write_weights(directory, m, dtype, error)
+bool model_directory_write(const char *directory, const Snapshot *s, DType dtype, const char *tokenizer_directory, char error[ERROR_SIZE]) {
+    int64_t V = s->config->V;
+    TokenSources from = token_sources(tokenizer_directory, V);
+    bool good = write_config(directory, s->config, dtype, special_tokens(from.config, from.generation, from.vocabulary, V), error)
+             && (family_of(s->config)->native
+                 || write_generation_config(directory, special_tokens(from.generation, from.config, from.vocabulary, V), V, error))
+             && write_weights(directory, s, dtype, error)
              && (!tokenizer_directory || tokenizer_copy(tokenizer_directory, directory, error));
-    token_sources_release(&s);
+    token_sources_release(&from);
     return good;
 }
 
@@ -144,9 +144,9 @@ static char *create_beside(const char *directory, char error[ERROR_SIZE]) {
     return NULL;
 }
 
-static bool write_whole(const Model *m, const char *temporary, const char *directory, const char *tokenizer_directory, DType dtype,
+static bool write_whole(const Snapshot *s, const char *temporary, const char *directory, const char *tokenizer_directory, DType dtype,
                         char error[ERROR_SIZE]) {
-    if (!model_directory_write(temporary, m, dtype, tokenizer_directory, error) || !directory_sync(temporary, error)) return false;
+    if (!model_directory_write(temporary, s, dtype, tokenizer_directory, error) || !directory_sync(temporary, error)) return false;
     if (rename(temporary, directory) == 0) return true;
     return file_error(error, "cannot rename '%.150s' to '%.150s': %s", temporary, directory, strerror(errno));
 }
@@ -158,13 +158,16 @@ static char *bare_name(const char *directory) {
     return xprintf("%.*s", (int)length, directory);
 }
 
-bool model_export(const Model *m, const char *directory, const char *tokenizer_directory, DType dtype, char error[ERROR_SIZE]) {
+bool model_export(Model *m, const char *directory, const char *tokenizer_directory, DType dtype, char error[ERROR_SIZE]) {
     char cause[ERROR_SIZE], ignored[ERROR_SIZE];
+    Snapshot s = {0};
     if (!huggingface_family(&m->config, cause)) return file_error(error, "cannot export to '%.100s': %.350s", directory, cause);
     if (path_exists(directory)) return file_error(error, "cannot export to '%.300s': it exists already; give a new name", directory);
     char *final = bare_name(directory), *temporary = create_beside(final, error);
-    bool good = temporary && write_whole(m, temporary, final, tokenizer_directory, dtype, error);
+    if (temporary) model_snapshot(m, &s, false, false);
+    bool good = temporary && write_whole(&s, temporary, final, tokenizer_directory, dtype, error);
     if (temporary && !good) directory_remove(temporary, ignored);
+    snapshot_release(&s);
     free(temporary);
     free(final);
     return good;

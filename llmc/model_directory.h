@@ -4,7 +4,7 @@
 #define LLMC_MODEL_DIRECTORY_H
 
 #include "huggingface.h"
-#include "model.h"
+#include "snapshot.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -15,10 +15,10 @@ bool model_directory_config(const char *directory, Config *config, char error[ER
 /* Writes the model's files into an existing directory, weights in dtype (F32 or BF16); those of the vocabulary, and which tokens begin and
    end a text, come from tokenizer_directory (may be NULL). A model that no family expresses has native names, and no
    generation_config.json. */
-bool model_directory_write(const char *directory, const Model *m, DType dtype, const char *tokenizer_directory, char error[ERROR_SIZE]);
+bool model_directory_write(const char *directory, const Snapshot *s, DType dtype, const char *tokenizer_directory, char error[ERROR_SIZE]);
 /* The same as a new directory for transformers, which appears when it is whole; until then it is DIRECTORY.writing-..., a name that nothing
    had. Refused, naming what stands against it, if no family expresses the model; and if something of that name exists. */
-bool model_export(const Model *m, const char *directory, const char *tokenizer_directory, DType dtype, char error[ERROR_SIZE]);
+bool model_export(Model *m, const char *directory, const char *tokenizer_directory, DType dtype, char error[ERROR_SIZE]);
 
 #ifdef __cplusplus
 }

@@ -56,7 +56,8 @@ static inline void free_batch(Batch b) {
 
 /* Forward and backward over the whole batch in micro-batches of the model's B. */
 static inline void accumulate(Model *m, const Batch *b, int64_t step, double lr, double max_norm) {
-    model_begin_step(m, step, lr, max_norm, b->valid);
+    StepSettings settings = {.step = step, .lr = lr, .max_norm = max_norm, .valid = b->valid};
+    model_begin_step(m, &settings);
     for (int64_t row = 0, micro = 0; row < b->rows; row += m->spec.B, micro++)
         model_micro_step(m, b->tokens + row * b->T, b->targets + row * b->T, row, micro);
 }

@@ -23,7 +23,7 @@ extern "C" {
     INT   (0,   n_layer,         6, 1, 1024, "layers")                                                                              \
     INT   (0,   n_head,          6, 1, 4096, "query heads")                                                                         \
     INT   (0,   n_kv_head,       0, 0, 4096, "key/value heads, a divisor of n-head; 0: n-head")                                     \
-    INT   (0,   head_size,       0, 0, 256, "channels of a head; 0: n-embd / n-head")                                              \
+    INT   (0,   head_size,       0, 0, 256, "channels of a head; 0: n-embd / n-head")                                               \
     INT   (0,   n_embd,          192, 1, 16384, "channels of the residual stream")                                                  \
     CHOICE(0,   activation,      "gelu", "gelu|gelu-erf|relu|silu|relu2|swiglu", "of the MLP; gelu is the tanh form")               \
     INT   (0,   n_hidden,        0, 0, 1048576, "hidden width of the MLP; 0: 4 n-embd, swiglu: 8/3 n-embd to the nearest 64")       \
@@ -47,8 +47,8 @@ extern "C" {
     FLAG  (0,   doc_start,       0, "rows begin at the data's end-of-text tokens, so at documents, not in their middle")            \
     INT   ('t', seq_len,         128, 1, 1048576, "T, tokens in a row")                                                             \
     INT   ('b', batch,           8, 1, 65536, "B, rows in a micro-batch")                                                           \
-    INT   ('g', grad_accum,      8, 1, 1048576, "micro-batches in an optimizer step")                                               \
-    INT   (0,   total_batch,     0, 0, 1073741824, "tokens in an optimizer step; sets grad-accum; 0: batch x seq-len x grad-accum") \
+    INT   ('g', grad_accum,      8, 1, 1048576, "micro-batches of a rank in a step")                                                \
+    INT   (0,   total_batch,     0, 0, 1073741824, "tokens in a step; sets grad-accum; 0: ranks x batch x seq-len x grad-accum")    \
     TEXT  (0,   batch_schedule,  "", "grad-accum from a step on, as 0:1,200:4,400:8")                                               \
     SECTION("Optimizer")                                                                                                            \
     CHOICE(0,   optimizer,       "adamw", "adamw|sgd", "update rule")                                                               \
@@ -63,6 +63,7 @@ extern "C" {
     CHOICE(0,   warmup_from,     "zero", "zero|one", "warm-up factor t/warmup, or (t+1)/warmup as nanoGPT has it")                  \
     INT   (0,   decay_steps,     0, 0, 1073741824, "step at which min-lr is reached (0: steps); wsd: length of the final decay")    \
     REAL  (0,   min_lr,          0, 0, 1000, "learning rate at the end of the decay")                                               \
+    REAL  (0,   skip_spikes,     0, 0, 1e6, "leave out updates so many standard deviations above the last 128; 0: none")            \
     SECTION("Run")                                                                                                                  \
     INT   ('x', steps,           600, 0, 1073741824, "optimizer steps")                                                             \
     REAL  (0,   max_time,        0, 0, 1e9, "stop after so many seconds, with a checkpoint; 0: no limit")                           \
@@ -79,6 +80,15 @@ extern "C" {
     CHOICE(0,   recompute,       "none", "none|mlp|norm|block", "activations made again in backward instead of kept")               \
     INT   (0,   head_chunks,     0, 0, 1048576, "pieces in which the logits are made; 0: bounded by their memory")                  \
     TEXT  (0,   config,          "", "file of options, a line each, as: lr = 3e-4; the command line wins")                          \
+    SECTION("Many ranks")                                                                                                           \
+    INT   (0,   gpus,            0, 0, 1024, "ranks to start on this machine, a GPU each; 0: as mpirun, srun, torchrun say")        \
+    CHOICE(0,   comm,            "auto", "auto|none|nccl|mpi|tcp|loopback", "what carries gradients")                               \
+    INT   (0,   ranks,           0, 0, 1048576, "with --plan: for so many; with --comm loopback: threads of this process")          \
+    INT   (0,   zero,            0, 0, 1, "1: each rank keeps only its share of the optimizer's state (ZeRO-1)")                    \
+    REAL  (0,   comm_timeout,    300, 1, 1e6, "seconds that a rank may let the others wait before all end")                         \
+    INT   (0,   check_ranks,     0, 0, 1073741824, "steps between comparisons of all ranks' parameters; 0: at the start alone")     \
+    REAL  (0,   link_speed,      0, 0, 1e6, "with --plan --ranks: GB/s that a rank sends and receives at once")                     \
+    REAL  (0,   matmul_speed,    0, 0, 1e6, "with --plan --ranks: TFLOP/s of a rank's matrix products")                             \
     SECTION("Evaluation, log and checkpoints")                                                                                      \
     INT   (0,   eval_every,      50, 0, 1073741824, "steps between evaluations of both splits; 0: only at the end")                 \
     INT   (0,   eval_batches,    20, 0, 1073741824, "micro-batches in an evaluation of a split; 0: the whole validation set, as much of training")\
@@ -89,6 +99,7 @@ extern "C" {
     TEXT  ('o', out,             "out", "directory of log.jsonl and checkpoints")                                                   \
     INT   (0,   checkpoint_every,100, 0, 1073741824, "steps between checkpoints; 0: only the best and the last")                    \
     INT   (0,   keep,            1, 1, 1000000, "newest checkpoints kept besides the best")                                         \
+    FLAG  (0,   checkpoint_async, 1, "write checkpoints while training goes on, from a copy in host memory")                        \
     TEXT  (0,   resume,          "", "auto: the newest complete checkpoint in --out; or a checkpoint's directory")                  \
     SECTION("Looking inside")                                                                                                       \
     FLAG  (0,   plan,            0, "print parameters, memory and FLOPs, and exit")                                                 \

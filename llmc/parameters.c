@@ -32,6 +32,8 @@ static void evaluate_rows(Row rows[PARAMETER_KINDS], const Config *c) {
 #undef LAYER
 }
 
+static int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
 static void append(ParameterTable *t, const Config *c, const Row *row, int64_t layer) {
     ParameterInfo *p = &t->info[t->count++];
     p->name = row->per_layer ? xprintf("transformer.h.%lld.%s", (long long)layer, row->name) : xstrdup(row->name);
@@ -45,36 +47,59 @@ static void append(ParameterTable *t, const Config *c, const Row *row, int64_t l
     p->decay = row->decay;
     p->transposed = row->transposed;
     p->init = row->init;
-    t->elements += (p->count + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    t->elements = round_up(t->elements + p->count, ALIGNMENT);
     t->parameters += parameter_file_count(p);
     /* A boundary wherever decay changes: even pieces are decayed, so the first boundary is followed by decayed elements. */
     bool in_decayed = t->segment_count % 2 == 1;
     if (p->decay != in_decayed) t->segments[t->segment_count++] = p->offset;
 }
 
-void parameters_describe(ParameterTable *t, const Config *c) {
+/* Everything appended since the last bucket is one more. Returns its number, or -1 if that is nothing. */
+static int end_bucket(ParameterTable *t, int64_t multiple) {
+    const ParameterBucket *last = t->bucket_count > 0 ? &t->buckets[t->bucket_count - 1] : NULL;
+    int64_t offset = last ? last->offset + last->count : 0;
+    if (t->elements == offset) return -1;
+    t->elements = round_up(t->elements, multiple);
+    t->buckets[t->bucket_count] = (ParameterBucket){offset, t->elements - offset};
+    return t->bucket_count++;
+}
+
+void parameters_describe_padded(ParameterTable *t, const Config *c, int64_t multiple) {
     Row rows[PARAMETER_KINDS];
+    CHECK(multiple % ALIGNMENT == 0);
     evaluate_rows(rows, c);
     memset(t, 0, sizeof *t);
     size_t most = PARAMETER_KINDS * (size_t)c->L;
     t->info = (ParameterInfo *)xcalloc(most, sizeof *t->info);
     t->segments = (int64_t *)xcalloc(2 * (size_t)c->L + 4, sizeof *t->segments);
+    t->buckets = (ParameterBucket *)xcalloc((size_t)c->L + 3, sizeof *t->buckets);
     int r = 0;
+    for (; rows[r].kind != PARAMETER_head; r++)
+        if (rows[r].exists) append(t, c, &rows[r], 0);
+    end_bucket(t, multiple);
     for (; !rows[r].per_layer; r++)
         if (rows[r].exists) append(t, c, &rows[r], 0);
+    t->bucket_of_head = end_bucket(t, multiple);
+    t->bucket_of_layer = t->bucket_count;
     int first = r;
-    for (int64_t l = 0; l < c->L; l++)
+    for (int64_t l = 0; l < c->L; l++) {
         for (r = first; rows[r].per_layer; r++)
             if (rows[r].exists) append(t, c, &rows[r], l);
+        end_bucket(t, multiple);
+    }
     for (; r < PARAMETER_KINDS; r++)
         if (rows[r].exists) append(t, c, &rows[r], 0);
+    t->bucket_of_norm = end_bucket(t, multiple);
     t->segments[t->segment_count++] = t->elements;
 }
+
+void parameters_describe(ParameterTable *t, const Config *c) { parameters_describe_padded(t, c, ALIGNMENT); }
 
 void parameters_release(ParameterTable *t) {
     for (int i = 0; i < t->count; i++) free(t->info[i].name);
     free(t->info);
     free(t->segments);
+    free(t->buckets);
     memset(t, 0, sizeof *t);
 }
 

@@ -66,6 +66,12 @@ typedef struct {
     InitKind init;
 } ParameterInfo;
 
+/* A piece of the flat buffer whose gradients are ready at one moment of the backward pass: what ranks exchange at once. */
+typedef struct { int64_t offset, count; } ParameterBucket;
+
+/* Buckets in memory order: token and position embeddings; an untied head; each layer; the final norm. bucket_of_layer + l is layer l's. */
+enum { BUCKET_EMBEDDING = 0 };
+
 typedef struct {
     ParameterInfo *info;
     int count;
@@ -73,9 +79,13 @@ typedef struct {
     int64_t parameters;           /* of the model, as published: no padding */
     int64_t *segments;            /* boundaries of decayed (even) and undecayed (odd) pieces */
     int segment_count;            /* boundaries, one more than pieces */
+    ParameterBucket *buckets;
+    int bucket_count, bucket_of_head, bucket_of_layer, bucket_of_norm;   /* -1: the model has none */
 } ParameterTable;
 
 void parameters_describe(ParameterTable *table, const Config *config);
+/* The same, with every bucket padded to a multiple of so many elements, itself a multiple of 64: for pieces of equal size on several ranks. */
+void parameters_describe_padded(ParameterTable *table, const Config *config, int64_t multiple);
 void parameters_release(ParameterTable *table);
 /* Points every tensor into a flat buffer of that dtype; memory may be NULL to get shapes only. */
 void parameters_bind(ParameterTensors *tensors, const ParameterTable *table, const Config *config, void *memory, DType dtype);

@@ -94,6 +94,39 @@ static void check_segments(const Config *c) {
     parameters_release(&t);
 }
 
+/* Which bucket a parameter belongs to. */
+static int bucket_of(const ParameterTable *t, const ParameterInfo *p) {
+    if (p->layer >= 0) return t->bucket_of_layer + (int)p->layer;
+    if (p->kind == PARAMETER_wte || p->kind == PARAMETER_wpe) return BUCKET_EMBEDDING;
+    return p->kind == PARAMETER_head ? t->bucket_of_head : t->bucket_of_norm;
+}
+
+/* Buckets cover the buffer, in pieces of that multiple, and each parameter lies in its own; tensors are the same whatever the padding. */
+static void check_buckets(const Config *c, int64_t multiple) {
+    ParameterTable t, plain;
+    parameters_describe(&plain, c);
+    parameters_describe_padded(&t, c, multiple);
+    int64_t end = 0;
+    for (int b = 0; b < t.bucket_count; b++) {
+        assert_int_equal(t.buckets[b].offset, end);
+        assert_true(t.buckets[b].count > 0 && t.buckets[b].count % multiple == 0);
+        assert_true(t.buckets[b].count < plain.buckets[b].count + multiple);
+        end += t.buckets[b].count;
+    }
+    assert_true(end == t.elements && t.bucket_count == plain.bucket_count && t.count == plain.count && t.parameters == plain.parameters);
+    assert_int_equal(t.bucket_count, 1 + !c->tie + c->L + config_has_final_norm(c));
+    assert_true((t.bucket_of_head >= 0) == !c->tie && (t.bucket_of_norm >= 0) == config_has_final_norm(c));
+    for (int i = 0; i < t.count; i++) {
+        const ParameterInfo *p = &t.info[i];
+        const int number = bucket_of(&t, p);
+        const ParameterBucket *b = &t.buckets[number];
+        assert_true(p->offset >= b->offset && p->offset + p->count <= b->offset + b->count);
+        assert_int_equal(p->offset - b->offset, plain.info[i].offset - plain.buckets[number].offset);
+    }
+    parameters_release(&t);
+    parameters_release(&plain);
+}
+
 /* The field's tensor is that of the table's entry of this name, or absent like it. Returns how many exist. */
 static int check_field(const ParameterTable *t, const char *name, Tensor field, const char *memory, DType dtype) {
     const ParameterInfo *info = info_named(t, name);
@@ -138,6 +171,8 @@ static void test_layout(void **state) {
         Config c = config_of(architectures[i]);
         check_layout(&c);
         check_segments(&c);
+        check_buckets(&c, 64);
+        check_buckets(&c, 7 * 128);
         check_binding(&c, F32, true);
         check_binding(&c, BF16, true);
         check_binding(&c, F32, false);

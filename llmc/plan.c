@@ -3,6 +3,8 @@
 
 #include "error.h"
 #include "logger.h"
+#include "plan_ranks.h"
+#include "snapshot.h"
 
 #include <stdio.h>
 
@@ -33,14 +35,66 @@ static void print_count(const char *what, double count, const char *note) {
     printf("%-21s %18s%s\n", what, text, note);
 }
 
-static void print_bytes(const char *what, double bytes) {
+static void print_bytes(const char *what, double bytes, const char *note) {
     char text[32];
     format_bytes(text, bytes);
-    printf("%-21s %18s\n", what, text);
+    printf("%-21s %18s%s\n", what, text, note);
 }
 
-void plan_print(const ModelSpec *spec, const Backend *backend, int64_t grad_accum) {
+static void print_tokens(const ModelSpec *spec, int64_t grad_accum, int64_t ranks) {
+    char text[32], of_ranks[32] = "";
+    format_count(text, (double)(ranks * grad_accum * spec->B * spec->T));
+    if (ranks > 1) snprintf(of_ranks, sizeof of_ranks, "ranks %lld x ", (long long)ranks);
+    printf("tokens per step       %18s   (%sgrad-accum %lld x batch %lld x seq-len %lld)\n", text, of_ranks, (long long)grad_accum, (long long)spec->B,
+           (long long)spec->T);
+}
+
+/* ---- many ranks -------------------------------------------------------------------------------------------------------------- */
+
+static void format_seconds(char text[32], double seconds) {
+    if (seconds < 1e-3) snprintf(text, 32, "%.1f us", 1e6 * seconds);
+    else if (seconds < 1) snprintf(text, 32, "%.2f ms", 1e3 * seconds);
+    else snprintf(text, 32, "%.2f s", seconds);
+}
+
+static void print_traffic(const ModelSpec *spec) {
+    RanksTraffic traffic = ranks_traffic(spec);
+    char text[32], gradients[32], parameters[32];
+    format_bytes(text, traffic.gradients + traffic.parameters + traffic.others);
+    format_bytes(gradients, traffic.gradients);
+    format_bytes(parameters, traffic.parameters);
+    printf("sent in a step        %18s   (by each rank, and received; %lld collectives", text, (long long)traffic.collectives);
+    if (spec->zero) printf(": gradients %s, parameters %s", gradients, parameters);
+    printf(")\n");
+}
+
+static void print_times(const ModelSpec *spec, const PlanSettings *settings) {
+    RanksTime time = ranks_time(spec, settings->grad_accum, settings->link, settings->matmul);
+    char step[32], busy[32], exposed[32], embedding[32];
+    format_seconds(step, time.step);
+    format_seconds(busy, time.busy);
+    format_seconds(exposed, time.exposed);
+    format_seconds(embedding, time.exposed_embedding);
+    printf("step of a rank alone  %18s   (FLOPs at %.6g TFLOP/s)\n", step, settings->matmul * 1e-12);
+    printf("communication         %18s   (at %.6g GB/s, and %.0f us a collective)\n", busy, settings->link * 1e-9, 1e6 * LINK_LATENCY);
+    printf("  hidden              %17.1f%%   (behind the last micro-step's backward%s)\n", 100 * (1 - time.exposed / time.busy),
+           spec->zero ? " and the next forward" : "");
+    printf("  exposed             %18s   (%s of it for the embeddings, %s%s)\n", exposed, embedding, spec->config.tie ? "tied to the head: " : "",
+           spec->zero ? "last in backward, first in forward" : "with which backward is done last");
+    printf("scaling efficiency    %17.1f%%   (against %lld times a rank alone)\n", 100 * time.efficiency, (long long)spec->ranks);
+}
+
+static void print_ranks(const ModelSpec *spec, const PlanSettings *settings) {
+    print_traffic(spec);
+    if (settings->link > 0 && settings->matmul > 0) print_times(spec, settings);
+    else printf("with --link-speed and --matmul-speed: how much of that hides behind backward, and how a step scales\n");
+}
+
+/* ---- the table --------------------------------------------------------------------------------------------------------------- */
+
+void plan_print(const ModelSpec *spec, const Backend *backend, const PlanSettings *settings) {
     const Config *c = &spec->config;
+    const int64_t ranks = spec->ranks > 1 ? spec->ranks : 1;
     MemoryPlan plan = model_plan(spec, backend);
     double own = backend->own_memory(), free_bytes = room(backend);
     char text[32];
@@ -48,15 +102,16 @@ void plan_print(const ModelSpec *spec, const Backend *backend, int64_t grad_accu
     print_count("  in the embedding", (double)(c->V * c->C), c->tie ? "   (and the head)" : "");
     print_count("  in matrix products", (double)config_matmul_parameters(c), "");
     print_count("FLOPs per token", config_flops_per_token(c, spec->T), "   (6N + 6 L NH HS T)");
-    format_count(text, (double)(grad_accum * spec->B * spec->T));
-    printf("tokens per step       %18s   (grad-accum %lld x batch %lld x seq-len %lld)\n", text, (long long)grad_accum, (long long)spec->B,
-           (long long)spec->T);
-    for (int i = 0; i < ARENAS; i++) print_bytes(arena_names[i], (double)plan.bytes[i]);
-    if (own > 0) print_bytes("libraries", own);
-    print_bytes("memory", (double)plan.total + own);
-    print_bytes("cache for a token", 2.0 * (double)(c->L * c->NKV * c->HS) * (double)dtype_size(spec->dtype));
+    print_tokens(spec, settings->grad_accum, ranks);
+    for (int i = 0; i < ARENAS; i++) print_bytes(arena_names[i], (double)plan.bytes[i], "");
+    if (own > 0) print_bytes("libraries", own, "");
+    print_bytes("memory", (double)plan.total + own, ranks > 1 ? "   (of each rank)" : "");
+    if (settings->checkpoint_async)
+        print_bytes("checkpoint's copy", (double)snapshot_bytes(spec), ranks > 1 ? "   (in host memory, of rank 0)" : "   (in host memory)");
+    print_bytes("cache for a token", 2.0 * (double)(c->L * c->NKV * c->HS) * (double)dtype_size(spec->dtype), "");
     format_bytes(text, free_bytes);
     printf("largest batch         %18lld   (fits into the %s that are free)\n", (long long)largest_batch(*spec, backend, free_bytes), text);
+    if (ranks > 1) print_ranks(spec, settings);
 }
 
 /* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */

@@ -1,6 +1,8 @@
 /* schedule.c: learning-rate and batch-size schedules. */
 #include "schedule.h"
 
+#include "error.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,4 +78,29 @@ bool schedule_check(const Options *o, char error[ERROR_SIZE]) {
     snprintf(error, ERROR_SIZE, "--batch-schedule is '%.100s'; expected STEP:MICRO-BATCHES pairs with ascending steps from 0, as 0:1,200:4,400:8",
              o->batch_schedule);
     return false;
+}
+
+static bool rescale(int64_t *count, int64_t from, int64_t to, char error[ERROR_SIZE]) {
+    if (*count * from % to != 0)
+        return file_error(error, "steps of %lld ranks x %lld micro-batches do not divide among %lld ranks; give --batch and --grad-accum anew, or --total-batch",
+                          (long long)from, (long long)*count, (long long)to);
+    *count = *count * from / to;
+    return true;
+}
+
+bool schedule_rescale(Options *o, int64_t from, int64_t to, char error[ERROR_SIZE]) {
+    const char *text = o->batch_schedule;
+    int64_t step, count, accum = o->grad_accum;
+    char *scaled = xstrdup("");
+    bool ok = rescale(&accum, from, to, error);
+    while (ok && next_entry(&text, &step, &count) == 1) {
+        ok = rescale(&count, from, to, error);
+        char *longer = xprintf("%s%s%lld:%lld", scaled, *scaled ? "," : "", (long long)step, (long long)count);
+        free(scaled);
+        scaled = longer;
+    }
+    if (ok) o->grad_accum = accum;
+    free(ok ? o->batch_schedule : scaled);
+    if (ok) o->batch_schedule = scaled;
+    return ok;
 }

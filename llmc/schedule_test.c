@@ -103,10 +103,33 @@ static void test_batch_schedule(void **state) {
     }
 }
 
+/* Twelve micro-batches in all stay twelve on any number of ranks that divides them. */
+static void test_rescale(void **state) {
+    (void)state;
+    char error[ERROR_SIZE];
+    Options *o = with("grad_accum=6\nbatch_schedule=0:3,100:6\n");
+    assert_true(schedule_rescale(o, 2, 3, error));
+    assert_int_equal(o->grad_accum, 4);
+    assert_string_equal(o->batch_schedule, "0:2,100:4");
+    assert_true(schedule_rescale(o, 3, 1, error));
+    assert_int_equal(o->grad_accum, 12);
+    assert_int_equal(schedule_grad_accum(o, 0), 6);
+    assert_int_equal(schedule_grad_accum(o, 100), 12);
+    assert_false(schedule_rescale(o, 1, 12, error));   /* six do not divide */
+    assert_non_null(strstr(error, "12 ranks"));
+    assert_int_equal(o->grad_accum, 12);
+    assert_string_equal(o->batch_schedule, "0:6,100:12");
+    o = with("grad_accum=1\n");
+    assert_false(schedule_rescale(o, 4, 8, error));
+    assert_true(schedule_rescale(o, 4, 2, error));
+    assert_int_equal(o->grad_accum, 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_constant), cmocka_unit_test(test_linear), cmocka_unit_test(test_cosine), cmocka_unit_test(test_wsd),
         cmocka_unit_test(test_square_roots), cmocka_unit_test(test_batch_schedule),
+        cmocka_unit_test(test_rescale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

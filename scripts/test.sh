@@ -23,6 +23,8 @@ need clang clang
 need cmocka.h libcmocka-dev
 need oneapi/dnnl/dnnl.h libdnnl-dev
 need pcre2.h libpcre2-dev
+need mpicc libopenmpi-dev
+need mpirun openmpi-bin
 need python3 python3
 clang_has() { printf "$1" | clang -x c - "$2" -o /dev/null >/dev/null 2>&1; }
 clang_has '#include <omp.h>\nint main(void) { return omp_get_max_threads() == 0; }' -fopenmp || optional="$optional libomp-dev"

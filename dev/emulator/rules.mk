@@ -3,7 +3,7 @@ EMU_ENGINE   := $(patsubst %,$(BUILD)/emu/%.o,$(filter-out %_standin.cpp,$(wildc
 EMU_WATCH    := $(patsubst %,$(BUILD)/emu/%.o,$(wildcard dev/emulator/race/*.cpp))
 RACE_OBJECTS := $(patsubst $(BUILD)/emu/kernels/%,$(BUILD)/race/kernels/%,$(EMU_OBJECTS)) $(EMU_WATCH)
 OPS_ON_CPU   := $(filter $(BUILD)/kernels/%,$(LIBRARY))
-EMU_TESTED   := activation attention cross_entropy dropout embedding layernorm matmul optimizer qk_norm residual rmsnorm rope swiglu
+EMU_TESTED   := activation attention backend cross_entropy dropout embedding global_norm layernorm matmul optimizer qk_norm residual rmsnorm rope swiglu
 EMU_TESTS    := $(EMU_TESTED:%=$(BUILD)/kernels/%_test)
 RACE_TESTS   := $(EMU_TESTED:%=$(BUILD)/race/kernels/%_test)
 
@@ -60,7 +60,7 @@ test-costs: $(BUILD)/cost_test
 
 # The graphs of sdpa.cu against the formulas of attention: in place of cuDNN a stand-in, which works them out on the CPU.
 .PHONY: test-sdpa
-SDPA_TESTED := $(BUILD)/emu/dev/sdpa_formula.cpp.o $(BUILD)/emu/kernels/sdpa.cu.o
+SDPA_TESTED := $(BUILD)/emu/dev/sdpa_formula.cpp.o $(BUILD)/emu/kernels/sdpa.cu.o $(BUILD)/kernels/failure.o
 $(BUILD)/emu/dev/cudnn_standin.cpp.o: EMUFLAGS += -fPIC
 $(BUILD)/sdpa/libcudnn.so.9: $(BUILD)/emu/dev/cudnn_standin.cpp.o
 	@mkdir -p $(@D)

@@ -42,11 +42,14 @@ void check_launch(const Launch &l) {
 /* ---- streams ------------------------------------------------------------------------------------------------------------------------- */
 
 typedef std::shared_ptr<Work> Task;
+static uint64_t streams_made;
 struct Stream {
     bool capturing = false;
     std::vector<Task> captured;
     std::deque<Task> waiting;     /* under EMU_LAZY */
-    uint64_t submitted = 0, done = 0;
+    /* Pieces of work. They are counted from where no stream made before gets, so that an event of one that is gone is over, even if its address
+       has been given again. */
+    uint64_t submitted = ++streams_made << 40, done = submitted;
 };
 struct Event {
     Stream *stream = nullptr;     /* NULL: never recorded */
@@ -81,6 +84,10 @@ static void submit_task(Stream *s, const Task &task) {
     s->waiting.push_back(task);
     if (!config.lazy) run_until(s, s->submitted);
 }
+static bool is_over(const Event &e) { return !e.stream || !streams.count(e.stream) || e.stream->done >= e.position; }
+static void run_until(const Event &e) {
+    if (!is_over(e)) run_until(e.stream, e.position);
+}
 void submit_work(Stream *stream, Work *work) { submit_task(get(stream), Task(work)); }
 bool under_capture(Stream *stream) { return get(stream)->capturing; }
 void forbid_in_capture(const char *call) {
@@ -98,6 +105,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
     streams.insert(*stream);
     return cudaSuccess;
 }
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int) { return cudaStreamCreateWithFlags(stream, flags); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     run_until(get(stream), stream->submitted);
     streams.erase(stream);
@@ -130,7 +138,21 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     forbid_in_capture("cudaEventSynchronize");
-    if (event->stream && streams.count(event->stream)) run_until(event->stream, event->position);
+    run_until(*event);
+    return cudaSuccess;
+}
+/* Who asks again and again is waiting, so each question moves the work on by one piece. */
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    forbid_in_capture("cudaEventQuery");
+    if (is_over(*event)) return cudaSuccess;
+    run_until(event->stream, event->stream->done + 1);
+    return cudaErrorNotReady;
+}
+/* The event as it is now: recording it again changes nothing for this wait. */
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    if (under_capture(stream)) fail("a graph cannot wait for an event recorded outside its capture");
+    const Event recorded = *event;
+    submit(stream, [recorded] { run_until(recorded); });
     return cudaSuccess;
 }
 
@@ -193,7 +215,16 @@ cudaError_t cudaGetDeviceCount(int *count) {
     *count = 1;
     return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorNoDevice; }
+cudaError_t cudaDeviceGetPCIBusId(char *name, int bytes, int) {
+    snprintf(name, size_t(bytes), "0000:00:00.0");
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
+    *least = 0;
+    *greatest = -5;
+    return cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
     *properties = cudaDeviceProp{"emulated GPU", 9, 0, 4, size_t(1) << 34};
     return cudaSuccess;

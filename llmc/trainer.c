@@ -1,0 +1,366 @@
+/* trainer.c: how a run comes together. */
+#include "trainer.h"
+
+#include "agree.h"
+#include "error.h"
+#include "plan.h"
+#include "schedule.h"
+#include "tokenizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- options ---------------------------------------------------------------------------------------------------------------- */
+
+/* Steps stay as large as they were, on however many ranks they are made, unless the user says otherwise. */
+static void keep_batch(Trainer *t, const char *directory) {
+    char error[ERROR_SIZE];
+    int64_t before;
+    Options *o = &t->options;
+    if (!checkpoint_read_ranks(directory, &before, error)) die("%s", error);
+    if (before == t->ranks || o->total_batch || o->from.grad_accum > FROM_CHECKPOINT || o->from.batch_schedule > FROM_CHECKPOINT) return;
+    if (!schedule_rescale(o, before, t->ranks, error)) die("cannot resume from %s: %s", directory, error);
+}
+
+/* The checkpoint to go on from, which rank 0 finds, its options taken over. A --model given again must be the one that the run began with. */
+static char *resolve_resume(Trainer *t) {
+    char error[ERROR_SIZE];
+    Options *o = &t->options;
+    char *asked = o->from.model > FROM_CHECKPOINT ? xstrdup(o->model) : NULL;
+    char *found = first_rank(t) ? checkpoint_find(o->out, o->resume, error) : NULL;
+    if (first_rank(t) && !found) die("%s", error);
+    char *directory = team_text_of_first(t->team, found, "the checkpoint to resume from");
+    free(found);
+    o->from.model = FROM_DEFAULT;
+    if (!checkpoint_read_options(directory, o, error)) die("%s", error);
+    keep_batch(t, directory);
+    if (asked && strcmp(asked, o->model) != 0)
+        die("cannot resume from %s: that run began with --model %s, not %s; leave --model out, or --resume", directory, o->model, asked);
+    free(asked);
+    /* The model's context stays what it is where rows are shorter now; resolve_spec has longer ones where the model allows it. */
+    Config config;
+    if (!model_directory_config(directory, &config, error)) die("%s", error);
+    if (o->from.max_seq_len < FROM_FILE) o->max_seq_len = config.maxT;
+    return directory;
+}
+
+/* A learned table of so many rows in a directory can be cropped, and no more. */
+static void check_table(const Config *config, int64_t rows, const char *directory) {
+    if (config->pos == POS_LEARNED && config->maxT > rows)
+        die("--max-seq-len %lld is more than the %lld rows of the position table in %s, and a learned table does not grow", (long long)config->maxT,
+            (long long)rows, directory);
+}
+
+/* The options that --resume and --model imply. Returns the directory to load weights from, or NULL; *resuming tells which it is. */
+static char *resolve_options(Trainer *t, bool *resuming) {
+    char error[ERROR_SIZE];
+    Options *o = &t->options;
+    *resuming = o->resume[0] != 0;
+    char *directory = *resuming ? resolve_resume(t) : NULL;
+    if (config_preset(o, o->model) || directory) return directory;
+    if (!path_is_directory(o->model))
+        die("--model '%s' is neither a preset (%s) nor a directory", o->model, config_preset_names());
+    Config config;
+    directory = model_directory(o->model, error);
+    if (!directory || !model_directory_verify(directory, error) || !model_directory_config(directory, &config, error)) die("%s", error);
+    int64_t rows = config.maxT;
+    if (o->max_seq_len) config.maxT = o->max_seq_len;
+    check_table(&config, rows, directory);
+    config.maxT = rows;
+    config_to_options(&config, o);
+    return directory;
+}
+
+/* Data of one's own is not validated on the default text: where only -i is given, -j is its name with val for train. */
+static void resolve_val_data(Options *o) {
+    if (o->from.train_data < FROM_FILE || o->from.val_data > FROM_DEFAULT) return;
+    char *slash = strrchr(o->train_data, '/'), *at = NULL;
+    for (char *found = strstr(slash ? slash : o->train_data, "train"); found; found = strstr(found + 1, "train")) at = found;
+    if (!at) die("--train-data %s is given without --val-data; name the validation tokens too", o->train_data);
+    char *val = xprintf("%.*sval%s", (int)(at - o->train_data), o->train_data, at + strlen("train"));
+    free(o->val_data);
+    o->val_data = val;
+}
+
+/* Micro-batches of a rank from --total-batch, and the largest number of them in any step. */
+static int64_t resolve_batch(Options *o, int64_t ranks) {
+    char error[ERROR_SIZE];
+    int64_t micro = ranks * o->batch * o->seq_len, most = o->grad_accum;
+    if (o->total_batch) {
+        if (o->total_batch % micro != 0)
+            die("--total-batch %lld is not a multiple of %sbatch x seq-len = %lld", (long long)o->total_batch, ranks > 1 ? "ranks x " : "", (long long)micro);
+        o->grad_accum = most = o->total_batch / micro;
+    }
+    if (!schedule_check(o, error)) die("%s", error);
+    int64_t scheduled = schedule_most_grad_accum(o);
+    return scheduled > most ? scheduled : most;
+}
+
+static ModelSpec resolve_spec(Trainer *t) {
+    char error[ERROR_SIZE];
+    Options *o = &t->options;
+    const DatasetInfo *dataset = &t->dataset;
+    ModelSpec spec;
+    memset(&spec, 0, sizeof spec);
+    if (!o->vocab_size) o->vocab_size = dataset->vocab_size;
+    if (!o->vocab_size) dataloader_require_files(o->train_data);
+    if (!o->vocab_size) die("the vocabulary size is unknown: no dataset.json lies beside %s; give --vocab-size", o->train_data);
+    if (dataset->vocab_size > o->vocab_size)
+        die("the data has a vocabulary of %lld tokens, the model one of %lld", (long long)dataset->vocab_size, (long long)o->vocab_size);
+    if (!config_from_options(&spec.config, o, error)) die("%s", error);
+    if (spec.config.pos == POS_LEARNED && o->seq_len > spec.config.maxT)
+        die("--seq-len %lld is beyond the learned position table of %lld rows; use a shorter one, or --pos rope", (long long)o->seq_len,
+            (long long)spec.config.maxT);
+    if (spec.config.pos != POS_LEARNED && spec.config.maxT < o->seq_len) spec.config.maxT = o->seq_len;   /* it is now used at that length */
+    bool cpu = strcmp(t->backend->name, "cpu") == 0;
+    spec.dtype = o->dtype == 0 ? (cpu ? F32 : BF16) : o->dtype == 1 ? F32 : BF16;
+    if (spec.dtype == BF16 && !t->backend->supports_bf16()) die("this CPU (or this build without oneDNN) has no bf16 matrix product; use --dtype fp32");
+    spec.mode = o->eval_only ? MODEL_EVALUATE : MODEL_TRAIN;
+    spec_from_options(&spec, o);
+    spec.rank = t->rank;
+    spec.ranks = o->plan && o->ranks ? o->ranks : t->ranks;
+    spec.zero = o->zero && spec.mode == MODEL_TRAIN;
+    return spec;
+}
+
+/* Dies if an option stands on the command line that --export would not heed. */
+static void refuse_beside_export(const Options *o) {
+    static const char *const heeded[] = {"model", "out", "resume", "export_", "dtype", "max_seq_len"};
+    for (int i = 0; i < train_options.count; i++) {
+        const OptionRow *row = &train_options.rows[i];
+        bool given = row->kind != OPTION_SECTION && *(const OptionSource *)((const char *)o + row->source) == FROM_COMMAND_LINE;
+        for (size_t k = 0; k < sizeof heeded / sizeof *heeded; k++) given = given && strcmp(row->name, heeded[k]) != 0;
+        if (given) die("--export writes the model as it is, so that %s has no part in it; leave that option out", row->name);
+    }
+}
+
+/* For --export: the model of that directory, in fp32 unless --dtype says bf16, and the end of the program. */
+static void export_model(const Options *o, const char *directory) {
+    char error[ERROR_SIZE];
+    ModelSpec spec;
+    Model m;
+    if (!directory) die("--export needs a model; give --model DIR, or --resume auto with the --out of a run");
+    refuse_beside_export(o);
+    memset(&spec, 0, sizeof spec);
+    if (!model_directory_config(directory, &spec.config, error)) die("%s", error);
+    int64_t rows = spec.config.maxT;
+    if (o->from.max_seq_len >= FROM_FILE) spec.config.maxT = o->max_seq_len;
+    if (!config_check(&spec.config, error)) die("%s", error);
+    check_table(&spec.config, rows, directory);
+    spec.mode = MODEL_EVALUATE;
+    spec.B = spec.T = 1;
+    plan_check_memory(&spec, backend_find("cpu"));
+    model_create(&m, &spec, backend_find("cpu"));
+    if (!model_read_directory(&m, directory, error) || !model_export(&m, o->export_, directory, o->dtype == 2 ? BF16 : F32, error)) die("%s", error);
+    printf("%s holds the model of %s, as transformers has it\n", o->export_, directory);
+    exit(0);
+}
+
+static void print_banner(const Trainer *t) {
+    const Config *c = &t->spec.config;
+    const Options *o = &t->options;
+    char parameters[32], memory[32], tokens[32], ranks[64] = "";
+    if (t->ranks > 1) snprintf(ranks, sizeof ranks, "%lld ranks x ", (long long)t->ranks);
+    format_count(parameters, (double)plan_parameters(c));
+    format_bytes(memory, (double)model_plan(&t->spec, t->backend).total);
+    printf("model   %s: %s, %s parameters\n", o->model, config_describe(c), parameters);
+    format_count(tokens, (double)dataloader_tokens(t->train));
+    printf("data    %s: %s tokens", o->train_data, tokens);
+    if (t->dataset.source) printf(", from %s", t->dataset.source);
+    if (t->dataset.vocab_size && t->dataset.vocab_size != c->V)
+        printf("\nnote    the data has a vocabulary of %lld tokens, the model one of %lld: is it the same?", (long long)t->dataset.vocab_size,
+               (long long)c->V);
+    format_count(tokens, (double)(t->ranks * o->grad_accum * o->batch * o->seq_len));
+    printf("\nstep    %s%lld micro-batches x %lld rows x %lld tokens = %s tokens; %lld steps of %s, peak lr %g\n", ranks, (long long)o->grad_accum,
+           (long long)o->batch, (long long)o->seq_len, tokens, (long long)o->steps, o->optimizer ? "SGD" : "AdamW", o->lr);
+    if (strcmp(o->device, "auto") == 0 && backend_missing("auto")) printf("note    training on the cpu: %s\n", backend_missing("auto"));
+    printf("device  %s, %s, %s of memory\n", t->backend->describe(), t->spec.dtype == BF16 ? "bf16" : "fp32", memory);
+    if (t->comm) printf("ranks   %lld over %s%s\n", (long long)t->ranks, comm_name(t->comm), t->spec.zero ? ", ZeRO-1" : "");
+    printf("run     %s\n", o->out);
+    fflush(stdout);
+}
+
+/* A new run never mixes with an older one in the same directory: the older one is kept under another name. */
+static void set_earlier_run_aside(const char *out) {
+    if (!checkpoint_run_exists(out)) return;
+    for (int i = 1; i < 100000; i++) {
+        char *aside = xprintf("%s.%d", out, i);
+        bool taken = path_exists(aside);
+        if (!taken && rename(out, aside) != 0) die("%s holds an earlier run and cannot be renamed to %s; choose another --out", out, aside);
+        if (!taken) printf("run     an earlier run in %s is kept as %s\n", out, aside);
+        free(aside);
+        if (!taken) return;
+    }
+    die("%s holds an earlier run; choose another --out", out);
+}
+
+/* For rank 0. */
+static void open_run(Trainer *t, bool resuming) {
+    char error[ERROR_SIZE];
+    const char *out = t->options.out;
+    if (!resuming) set_earlier_run_aside(out);
+    if (!directory_create(out, error) || !checkpoint_clean(out, error)) die("%s", error);
+    if (resuming && checkpoint_newest_step(out) > t->run.step)
+        die("%s holds a checkpoint of step %lld, newer than step %lld to resume from; choose another --out to branch off", out,
+            (long long)checkpoint_newest_step(out), (long long)t->run.step);
+    t->logger = logger_open(out, t->run.step, error);
+    if (!t->logger) die("%s", error);
+    t->writer = checkpoint_writer_open(out, &t->options, t->vocabulary, t->options.checkpoint_async != 0);
+}
+
+/* "out/" is "out": the names of earlier runs are made of it. */
+static void cut_trailing_slashes(char *path) {
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
+}
+
+/* A loss on tokens of another vocabulary would mean nothing. */
+static void check_same_vocabulary(const Trainer *t, const DatasetInfo *val) {
+    const DatasetInfo *train = &t->dataset;
+    bool sizes = train->vocab_size && val->vocab_size && train->vocab_size != val->vocab_size;
+    bool files = train->directory && val->directory && tokenizer_present(train->directory) && tokenizer_present(val->directory)
+              && tokenizer_checksum(train->directory) != tokenizer_checksum(val->directory);
+    if (sizes || files)
+        die("the vocabulary of --val-data %s is not that of --train-data %s; give tokens of one vocabulary", t->options.val_data, t->options.train_data);
+}
+
+/* What evaluation needs besides the loaders. */
+static void open_evaluation(Trainer *t, const char *vocabulary) {
+    char error[ERROR_SIZE];
+    const Options *o = &t->options;
+    DatasetInfo val;
+    if (!dataset_info_read(&val, o->val_data, error)) die("%s", error);
+    check_same_vocabulary(t, &val);
+    t->val_bytes_per_token = dataset_bytes_per_token(&val, dataloader_tokens(t->val));
+    dataset_info_free(&val);
+    if (o->hellaswag[0]) t->hellaswag = hellaswag_open(o->hellaswag, vocabulary, t->spec.config.V, o->hellaswag_limit, error);
+    if (o->hellaswag[0] && !t->hellaswag) die("%s", error);
+}
+
+static __thread const Trainer *current_trainer;   /* for report_bad_numbers */
+
+static void report_bad_numbers(const char *op, int output) {
+    char ignored[ERROR_SIZE];
+    if (current_trainer->writer) checkpoint_writer_wait(current_trainer->writer, ignored);   /* what is good so far shall be whole */
+    die("step %lld: output %d of %s holds NaN or Inf; no parameter was changed in this step", (long long)current_trainer->run.step + 1, output, op);
+}
+
+static void open_backend(Trainer *t) {
+    const Options *o = &t->options;
+    t->backend = backend_find(o->device);
+    if (!t->backend && backend_missing(o->device))
+        die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
+    if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
+    t->backend->select(team_of_threads(t->team) ? 0 : team_local_rank(t->team));   /* threads share a device */
+    char *comm = option_choice_word(options_find(&train_options, "comm")->choices, o->comm);
+    if (!o->plan) t->comm = comm_open(t->team, t->backend, comm);
+    free(comm);
+    BackendSettings settings = settings_from_options(o);
+    t->backend->configure(&settings);
+}
+
+/* weights: the directory that the model comes from, or NULL; most: micro-batches in the largest step */
+static void open_data(Trainer *t, const char *weights, int64_t most, bool sized) {
+    const Options *o = &t->options;
+    const char *beside = t->dataset.directory;
+    t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
+    t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
+    if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
+    if (!beside || !tokenizer_present(beside)) beside = weights;
+    if (beside) t->vocabulary = xstrdup(beside);
+    snprintf(t->run.data, sizeof t->run.data, "%lld files of %lld tokens, vocabulary %08x", (long long)dataloader_files(t->train),
+             (long long)dataloader_tokens(t->train), beside ? (unsigned)tokenizer_checksum(beside) : 0);
+    team_expect_same(t->team, t->run.data, "training data");
+    t->tokens = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->tokens);
+    t->targets = (int32_t *)xmalloc((size_t)(most * o->batch * o->seq_len) * sizeof *t->targets);
+}
+
+static void open_model(Trainer *t, const char *weights, bool resuming) {
+    char error[ERROR_SIZE];
+    const Options *o = &t->options;
+    model_create(&t->model, &t->spec, t->backend);
+    if (t->comm) model_join(&t->model, t->comm);
+    t->model.use_graphs = o->graphs != 0;
+    t->model.state.seed = (uint64_t)o->seed;
+    t->model.adamw = adamw_from_options(o);
+    t->run.best_val_loss = INFINITY;
+    if (weights && resuming && !o->eval_only) {
+        RunState now = t->run;
+        if (!checkpoint_load(weights, &t->model, &t->run, error)) die("cannot resume from %s: %s", weights, error);
+        if (t->run.data[0] && strcmp(t->run.data, now.data) != 0 && o->from.train_data < FROM_FILE)
+            die("cannot resume from %s: it was trained on %s, but %s has %s; put the data back, or say with --train-data what to go on with", weights,
+                t->run.data, o->train_data, now.data);
+        memcpy(t->run.data, now.data, sizeof now.data);
+        if (first_rank(t)) printf("resume  %s: step %lld\n", weights, (long long)t->run.step);
+    } else if (weights) {
+        if (!model_read_directory(&t->model, weights, error)) die("%s", error);
+    } else {
+        model_init_weights(&t->model, (int)o->init_scheme, (uint64_t)o->seed);
+    }
+    t->run.ranks = t->ranks;
+    agree_on_parameters(&t->model, t->run.step);
+}
+
+/* What one rank does by itself and is done with. */
+static void refuse_with_ranks(const Trainer *t) {
+    const Options *o = &t->options;
+    const char *what = o->plan ? "--plan" : o->print_config ? "--print-config" : o->export_[0] ? "--export" : NULL;
+    if (what && t->ranks > 1)
+        die("%s is for one rank; run it without the launcher%s", what, o->plan ? ", and say with --ranks for how many" : "");
+}
+
+void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
+    char error[ERROR_SIZE];
+    bool resuming;
+    Options *o = &t->options;
+    current_trainer = t;
+    t->team = team;
+    t->rank = team_rank(team);
+    t->ranks = team_ranks(team);
+    options_parse(&train_options, o, argc, argv);
+    agree_on_options(t->team, o);
+    refuse_with_ranks(t);
+    cut_trailing_slashes(o->out);
+    char *weights = resolve_options(t, &resuming);
+    if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
+    if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
+    if (o->export_[0]) export_model(o, weights);
+    if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
+    resolve_val_data(o);
+    int64_t most = resolve_batch(o, o->plan && o->ranks ? o->ranks : t->ranks);
+    open_backend(t);
+    if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
+    bool sized = o->vocab_size || t->dataset.vocab_size;
+    t->spec = resolve_spec(t);
+    if (o->print_config) config_write_json(stdout, &t->spec.config);
+    PlanSettings plan = {o->grad_accum, 1e9 * o->link_speed, 1e12 * o->matmul_speed, o->checkpoint_async != 0};
+    if (o->plan) plan_print(&t->spec, t->backend, &plan);
+    if (o->print_config || o->plan) exit(0);
+    plan_check_memory(&t->spec, t->backend);
+    if (o->check_numerics) t->backend = backend_checked(t->backend, report_bad_numbers);
+    else if (o->profile) t->backend = backend_timed(t->backend);
+    open_data(t, weights, most, sized);
+    open_evaluation(t, t->vocabulary);
+    if (first_rank(t)) print_banner(t);
+    open_model(t, weights, resuming);
+    if (!o->eval_only && first_rank(t)) open_run(t, resuming);
+    t->saved_step = resuming ? t->run.step : -1;
+    free(weights);
+}
+
+void trainer_close(Trainer *t) {
+    logger_close(t->logger);
+    if (t->writer) checkpoint_writer_close(t->writer);
+    snapshot_release(&t->snapshot);
+    dataloader_close(t->train);
+    dataloader_close(t->val);
+    hellaswag_close(t->hellaswag);
+    dataset_info_free(&t->dataset);
+    free(t->vocabulary);
+    model_free(&t->model);
+    comm_close(t->comm);
+    free(t->tokens);
+    free(t->targets);
+    options_release(&train_options, &t->options);
+}

@@ -1,0 +1,52 @@
+/* trainer.h: all that a training run consists of, and how it comes together: options -> ranks -> data -> model -> run directory. */
+#ifndef LLMC_TRAINER_H
+#define LLMC_TRAINER_H
+
+#include "checkpoint_writer.h"
+#include "dataloader.h"
+#include "hellaswag.h"
+#include "logger.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    Options options;
+    Team *team;                  /* NULL: alone */
+    Comm *comm;                  /* NULL: alone */
+    int64_t rank, ranks;
+    const Backend *backend;
+    DatasetInfo dataset;
+    char *vocabulary;            /* directory of the data's vocabulary, else of that which came with the weights; NULL: none is known */
+    ModelSpec spec;
+    Model model;
+    DataLoader *train, *val;
+    double val_bytes_per_token;  /* 0: unknown */
+    Hellaswag *hellaswag;        /* NULL: not asked for */
+    Logger *logger;              /* of rank 0, as is the writer */
+    CheckpointWriter *writer;
+    Snapshot snapshot;           /* of other ranks: empty */
+    RunState run;
+    int64_t saved_step;          /* of the newest checkpoint */
+    int64_t valid_targets;       /* in this rank's part of the batch of this step */
+    int32_t *tokens, *targets;   /* (G, B, T): this rank's part of the batch of one optimizer step */
+    bool stopping;               /* all ranks know that this step is the last */
+    double started;              /* machine_seconds at which this process began to train */
+    double clock;                /* and at which the step under way began */
+    int64_t first_step;          /* of this process */
+    double elapsed_before;       /* seconds that the run took in other processes */
+} Trainer;
+
+/* Reads the command line and opens everything; dies with the reason if something is missing. --export, --plan and --print-config end the program here. t begins as
+   zeros; team is NULL where this rank is alone. */
+void trainer_open(Trainer *t, int argc, char **argv, Team *team);
+void trainer_close(Trainer *t);
+
+/* Rank 0 prints, and writes files. */
+static inline bool first_rank(const Trainer *t) { return t->rank == 0; }
+
+#ifdef __cplusplus
+}
+#endif
+#endif
