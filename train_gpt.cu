@@ -75,9 +75,13 @@ static void measure(Trainer *t, StepReport *report) {
 
 /* Every rank has a part in the copy; rank 0 writes it. A write that fails is reported, and training goes on. */
 static void save(Trainer *t, bool best) {
+    team_excuse(t->team, first_rank(t));   /* it may have to wait for the disk */
     Snapshot *snapshot = t->writer ? checkpoint_writer_snapshot(t->writer) : &t->snapshot;
+    team_excuse(t->team, false);
     model_snapshot(&t->model, snapshot, true, t->writer && checkpoint_writer_copies(t->writer));
+    team_excuse(t->team, first_rank(t));
     if (t->writer) checkpoint_writer_save(t->writer, &t->run, best, t->stopping || t->run.step == t->options.steps);
+    team_excuse(t->team, false);
     t->saved_step = t->run.step;
 }
 
@@ -91,7 +95,9 @@ static void load_batch(Trainer *t, int64_t G) {
 /* Before the run is given up: what is good so far shall be whole on the disk. */
 static void finish_writing(Trainer *t) {
     char ignored[ERROR_SIZE];
+    team_excuse(t->team, first_rank(t));
     if (t->writer) checkpoint_writer_wait(t->writer, ignored);   /* a failure has been reported */
+    team_excuse(t->team, false);
     team_barrier(t->team, "the checkpoint under way");
 }
 
@@ -218,8 +224,10 @@ static void train(Trainer *t) {
     }
     if (t->saved_step != t->run.step) save(t, false);
     char error[ERROR_SIZE];
+    team_excuse(t->team, first_rank(t));
     if (t->writer && !checkpoint_writer_wait(t->writer, error))
         die("step %lld: the last checkpoint could not be written: %s; the earlier ones are untouched", (long long)t->run.step, error);
+    team_excuse(t->team, false);
 }
 
 static void print_profile(Trainer *t) {

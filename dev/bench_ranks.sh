@@ -3,9 +3,10 @@
 # train_gpt, built with MPI, and COMM_RANKS (build/dev/comm_ranks) times collectives. The baby GPT, 32 rows a micro-batch, 8 micro-batches a rank.
 # STEPS=6 ROUNDS=3 set how long: about a minute a round and step. Prints tables in markdown; the machine should be idle.
 #
-# Four settings take turns in every round: one rank on core 0; two ranks under mpirun; the same with ZeRO-1; and two runs at once that know nothing of each
-# other, which shows what two cores lose to each other without any communication. A figure is the median over the rounds of the median over the steps
-# but the first; a ratio the median over the rounds of their own.
+# Four settings take turns in every round: one rank on core 0; two ranks under mpirun; the same with ZeRO-1; and two runs at once that know nothing of
+# each other, which shows what two cores lose to each other without any communication. A figure is the median over the rounds of the median over the
+# steps but the first; a ratio the median over the rounds of their own.
+# shellcheck disable=SC2086   # $settings are several words
 set -eu
 bin=${1:-.}
 comm_ranks=${2:-build/dev/comm_ranks}
@@ -19,20 +20,20 @@ OMPI_ALLOW_RUN_AS_ROOT=1
 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
 
+settings="-b 32 -g 8 -x $steps --eval-every 0 --eval-batches 1 --checkpoint-every 0 --log-every 1"
+
 # on_core CORE RUN OPTION...: trains there.
 on_core() {
     core=$1 run=$2
     shift 2
-    taskset -c "$core" "$bin/train_gpt" -b 32 -g 8 -x "$steps" --eval-every 0 --eval-batches 1 --checkpoint-every 0 --log-every 1 -o "$work/$run" "$@" \
-        >"$work/$run.txt"
+    taskset -c "$core" "$bin/train_gpt" $settings -o "$work/$run" "$@" >"$work/$run.txt"
 }
 # shellcheck disable=SC2016
 pinned='exec taskset -c "$OMPI_COMM_WORLD_LOCAL_RANK" "$@"'
 two_ranks() {
     run=$1
     shift
-    mpirun -np 2 --bind-to none sh -c "$pinned" sh "$bin/train_gpt" -b 32 -g 8 -x "$steps" --eval-every 0 --eval-batches 1 --checkpoint-every 0 \
-        --log-every 1 -o "$work/$run" "$@" >"$work/$run.txt"
+    mpirun -np 2 --bind-to none sh -c "$pinned" sh "$bin/train_gpt" $settings -o "$work/$run" "$@" >"$work/$run.txt"
 }
 apart() {
     on_core 0 "$1.0" --comm none &
@@ -69,7 +70,9 @@ done
 mpirun -np 2 --bind-to none sh -c "$pinned" sh "$comm_ranks" --bench >"$work/collectives"
 
 # GB/s out of a rank in a collective of 1 MB (a layer has 1.8), alone: WAYS times half of it leaves each of two ranks.
-link_of() { awk -v name="$1" -v ways="$2" '/alone/ && $0 ~ name " .* 1\\.000 MB" { sub(/.*mean */, ""); printf "%.3g", ways / 2 / $1 }' "$work/collectives"; }
+link_of() {
+    awk -v name="$1" -v ways="$2" '/alone/ && $0 ~ name " .* 1\\.000 MB" { sub(/.*mean */, ""); printf "%.3g", ways / 2 / $1 }' "$work/collectives"
+}
 one=$(of one tokens_per_s)
 flops=$("$bin/train_gpt" --plan | awk '/^FLOPs per token/ { gsub(/,/, ""); print $4 }')
 rate=$(calculate %.6g "$flops * $one / 1e12")
@@ -102,12 +105,13 @@ column() {
 echo "Baby GPT, fp32, 32 rows x 128 tokens a micro-batch, 8 micro-batches a rank and step; $rounds rounds of $steps steps; load before: $load."
 echo "One rank on one core: $one tokens/s, $(of one ms) ms a step, so $(calculate %.1f "1000 * $rate") GFLOP/s, which the plan is told."
 ring=$(link_of all-reduce 2) scatter=$(link_of reduce-scatter 1)
-echo "Collectives of 1 MB alone, out of each rank: all-reduce $ring GB/s, reduce-scatter $scatter GB/s, all-gather $(link_of all-gather 1) GB/s; the plan is told the first,"
-echo "and for ZeRO-1 the second."
+echo "Collectives of 1 MB alone, out of each rank: all-reduce $ring GB/s, reduce-scatter $scatter GB/s, all-gather $(link_of all-gather 1) GB/s;"
+echo "the plan is told the first, and for ZeRO-1 the second."
 echo
-printf '%s\n' "tokens/s" "ms a step" "efficiency" "efficiency, against two runs apart" "communication, ms a step" "exposed, ms a step" "hidden" >"$work/names"
+printf '%s\n' "tokens/s" "ms a step" "efficiency" "efficiency, against two runs apart" "communication, ms a step" "exposed, ms a step" "hidden" \
+    >"$work/names"
 column two "$ring" >"$work/two"
 column zero "$scatter" --zero 1 >"$work/zero"
 echo "| two ranks, a core each | all-reduce | planned | ZeRO-1 | planned |"
 echo "|---|---|---|---|---|"
-paste -d '|' "$work/names" "$work/two" "$work/zero" | sed 's/|/ | /g; s/  */ /g; s/^/| /; s/$/ |/'
+paste -d '|' "$work/names" "$work/two" "$work/zero" | sed 's/|/ | /g; s/^/| /; s/$/ |/; s/  */ /g'

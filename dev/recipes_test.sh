@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tests of scripts/run_node.sh, run_slurm.sh and run_ssh.sh without a GPU, a cluster or a second machine: sh dev/recipes_test.sh BIN, where BIN holds
-# train_gpt and tokenizer. Stand-ins for nvidia-smi, scontrol, srun and ssh are first on the PATH; a stand-in for the program writes down how each rank was
-# started. At the end two real ranks train by way of run_ssh.sh. Prints failures, a line a group, and last "N passed, N failed".
+# train_gpt and tokenizer. Stand-ins for nvidia-smi, scontrol, srun and ssh are first on the PATH; a stand-in for the program writes down how each
+# rank was started. At the end two real ranks train by way of run_ssh.sh. Prints failures, a line a group, and last "N passed, N failed".
 # shellcheck disable=SC2016,SC2086   # what is not expanded shall not be; $slurm and $two are commands with their arguments
 LC_ALL=C
 OMP_NUM_THREADS=1

@@ -13,6 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 enum { MAX_RANKS = 1048576, LOWEST_PORT = 20000, PORTS = 40000 };
 
@@ -141,8 +144,21 @@ static bool mpi_variables(TeamPlace *place, int *local_ranks) {
 
 /* ---- ways to a team ---- */
 
+/* A rank takes no more threads than its share of this machine's cores, unless it is told how many; fewer where a launcher has bound it. */
+static void share_cores(const Team *team) {
+#ifdef _OPENMP
+    int here = 0, cores = (int)sysconf(_SC_NPROCESSORS_ONLN), threads = omp_get_num_procs();
+    for (int r = 0; r < team_ranks(team); r++) here += strcmp(team_host(team, r), team_host(team, team_rank(team))) == 0;
+    if (threads > cores / here) threads = cores / here > 0 ? cores / here : 1;
+    if (!getenv("OMP_NUM_THREADS")) omp_set_num_threads(threads);
+#else
+    (void)team;
+#endif
+}
+
 static int run_in_team(const TeamPlace *place, int argc, char **argv, RankMain rank_main) {
     Team *team = team_of_processes(place);
+    share_cores(team);
     int status = rank_main(argc, argv, team);
     team_close(team);
     return status;

@@ -14,9 +14,6 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 static const double mercy = 20;   /* seconds between the first failure and SIGKILL */
 
@@ -33,16 +30,6 @@ static void send_all(const Children *c, int signal) {
         if (c->pids[r]) kill(c->pids[r], signal);
 }
 
-/* Each copy gets its share of the cores. */
-static void share_cores(int ranks) {
-#ifdef _OPENMP
-    int cores = omp_get_num_procs();
-    if (!getenv("OMP_NUM_THREADS")) omp_set_num_threads(cores > ranks ? cores / ranks : 1);
-#else
-    (void)ranks;
-#endif
-}
-
 static void become_child(TeamPlace *place, int rank, pid_t parent, const sigset_t *before) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(EXIT_FAILURE);   /* it died before we asked */
@@ -52,7 +39,6 @@ static void become_child(TeamPlace *place, int rank, pid_t parent, const sigset_
         close(place->listener);
         place->listener = -1;
     }
-    share_cores(place->ranks);
 }
 
 static void collect(Children *c) {

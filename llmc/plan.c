@@ -45,8 +45,8 @@ static void print_tokens(const ModelSpec *spec, int64_t grad_accum, int64_t rank
     char text[32], of_ranks[32] = "";
     format_count(text, (double)(ranks * grad_accum * spec->B * spec->T));
     if (ranks > 1) snprintf(of_ranks, sizeof of_ranks, "ranks %lld x ", (long long)ranks);
-    printf("tokens per step       %18s   (%sgrad-accum %lld x batch %lld x seq-len %lld)\n", text, of_ranks, (long long)grad_accum, (long long)spec->B,
-           (long long)spec->T);
+    printf("tokens per step       %18s   (%sgrad-accum %lld x batch %lld x seq-len %lld)\n", text, of_ranks, (long long)grad_accum,
+           (long long)spec->B, (long long)spec->T);
 }
 
 /* ---- many ranks -------------------------------------------------------------------------------------------------------------- */

@@ -1,11 +1,12 @@
-/* plan_ranks.h: what several ranks send each other in an optimizer step, and how much of the time that takes hides behind computing. Estimates, made of
-   sizes and two speeds: nothing is measured and nothing allocated.
+/* plan_ranks.h: what several ranks send each other in an optimizer step, and how much of the time that takes hides behind computing. Estimates, made
+   of sizes and two speeds: nothing is measured and nothing allocated.
 
-   The model: a ring moves (W-1)/W of n bytes out of every rank, and as much into it, for a reduce-scatter or an all-gather of n bytes, twice that for an
-   all-reduce (Patarasu and Yuan 2009). The link does one collective after the other, each in bytes / speed + LINK_LATENCY. Gradients go in buckets, in the
-   order in which the last micro-step's backward is done with them (untied head, final norm, layers from the last to the first, embeddings), none before it is
-   ready; with ZeRO the new parameters come back in the order in which the next forward needs them. Computing is the products of matrices alone, at one speed
-   (config_flops_per_token: a third forward, two thirds backward), and communication costs it nothing: true of a GPU, hardly of a rank on a single core. */
+   The model: a ring moves (W-1)/W of n bytes out of every rank, and as much into it, for a reduce-scatter or an all-gather of n bytes, twice that
+   for an all-reduce (Patarasu and Yuan 2009). The link does one collective after the other, each in bytes / speed + LINK_LATENCY. Gradients go in
+   buckets, in the order in which the last micro-step's backward is done with them (untied head, final norm, layers from the last to the first,
+   embeddings), none before it is ready; with ZeRO the new parameters come back in the order in which the next forward needs them. Computing is the
+   products of matrices alone, at one speed (config_flops_per_token: a third forward, two thirds backward), and communication costs it nothing:
+   true of a GPU, hardly of a rank on a single core. */
 #ifndef LLMC_PLAN_RANKS_H
 #define LLMC_PLAN_RANKS_H
 
@@ -21,11 +22,11 @@ extern "C" {
 /* A piece of a pass: seconds of computing, and of the link for what goes with it. */
 typedef struct { double compute, transfer; } Leg;
 
-/* Seconds from the end of the computing to the end of the last of n transfers, which go one after the other, each not before its own leg's computing and
-   all earlier computing is done. */
+/* Seconds from the end of the computing to the end of the last of n transfers, which go one after the other, each not before the computing of its own
+   leg and of all earlier ones is done. */
 double exposed_after(const Leg *legs, int n);
-/* Seconds that computing waits, in all, where it goes on with each leg not before its transfer, and the transfers, all possible from the start on, go one
-   after the other. */
+/* Seconds that computing waits, in all, where it goes on with each leg not before its transfer, and the transfers, all possible from the start on, go
+   one after the other. */
 double exposed_before(const Leg *legs, int n);
 
 /* Bytes that a rank sends in an optimizer step, and receives. */

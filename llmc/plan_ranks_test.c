@@ -96,8 +96,8 @@ static void test_one_rank(void **state) {
     }
 }
 
-/* One node of 8 GPUs at 300 GB/s and 400 TFLOP/s: a layer's transfer is far shorter than its backward, so what shows is that of the last layer and of the
-   embeddings. In that model layer and head forward take 2 FLOPs a weight, and attention 2 C T a token. */
+/* One node of 8 GPUs at 300 GB/s and 400 TFLOP/s: a layer's transfer is far shorter than its backward, so what shows is that of the first layer, the
+   last to be done, and of the embeddings. Layers and head take 6 FLOPs a weight and token, attention 6 C T a layer. */
 static void test_a_node_with_nvlink(void **state) {
     (void)state;
     const double link = 300e9, matmul = 400e12, tokens = 16 * 1024;

@@ -29,6 +29,10 @@ void team_wait_end(Team *t) {
     if (t && t->body->wait_end) t->body->wait_end(t);
 }
 
+void team_excuse(Team *t, bool excused) {
+    if (t && t->body->excuse) t->body->excuse(t, excused);
+}
+
 void team_note_step(Team *t, int64_t step) {
     if (t) __atomic_store_n(&t->step, step, __ATOMIC_RELAXED);
 }

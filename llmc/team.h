@@ -40,6 +40,8 @@ void team_expect_same(Team *t, const char *text, const char *what);
 /* For the watch: this rank is about to wait for others, or no longer is. Not nested. */
 void team_wait_begin(Team *t, const char *what);
 void team_wait_end(Team *t);
+/* From now on, or no longer, this rank may let the others wait as long as it likes: it reads or writes files, which takes as long as it takes. */
+void team_excuse(Team *t, bool excused);
 /* The step under way, for messages. */
 void team_note_step(Team *t, int64_t step);
 /* Seconds from which on others count as stuck; infinity for a rank alone. */

@@ -9,6 +9,7 @@ typedef struct {
     void (*gather)(Team *t, const void *mine, size_t bytes, void *all, const char *what);
     void (*wait_begin)(Team *t, const char *what);   /* NULL: nobody watches */
     void (*wait_end)(Team *t);
+    void (*excuse)(Team *t, bool excused);
     void (*close)(Team *t);                          /* and frees what belongs to the body; team.c frees the rest */
     bool threads;                                    /* all ranks are in this process and take turns */
 } TeamBody;

@@ -43,6 +43,13 @@ static void wait_end(Team *t) {
     pthread_mutex_unlock(&w->lock);
 }
 
+static void excuse(Team *t, bool excused) {
+    Watch *w = t->own;
+    pthread_mutex_lock(&w->lock);
+    w->mine.excused = excused;
+    pthread_mutex_unlock(&w->lock);
+}
+
 static void gather(Team *t, const void *mine, size_t bytes, void *all, const char *what) {
     Watch *w = t->own;
     pthread_mutex_lock(&w->lock);
@@ -104,7 +111,7 @@ static void close_team(Team *t) {
     free(w);
 }
 
-static const TeamBody body = {.gather = gather, .wait_begin = wait_begin, .wait_end = wait_end, .close = close_team};
+static const TeamBody body = {.gather = gather, .wait_begin = wait_begin, .wait_end = wait_end, .excuse = excuse, .close = close_team};
 
 /* Signals are for the thread that computes. */
 static void start_thread(Watch *w) {

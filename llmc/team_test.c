@@ -283,6 +283,27 @@ static int act_waits(Team *t) {
     return 0;
 }
 
+/* An excuse that lasts longer than the timeout, and a second more before the others get what they wait for. */
+static int act_has_an_excuse(Team *t) {
+    if (team_rank(t) == faulty) {
+        team_excuse(t, true);
+        sleep(4);
+        team_excuse(t, false);
+        sleep(1);
+    }
+    team_barrier(t, "a file");
+    return 0;
+}
+static void an_excuse_holds(void **state) {
+    (void)state;
+    Child c[3];
+    for (faulty = 0; faulty < 2; faulty++) {
+        team_start(c, 3, 2, act_has_an_excuse);
+        assert_int_equal(team_end(c, 3, SOON), 0);
+        assert_ended(c, 3, 0, NULL);
+    }
+}
+
 static void a_stuck_link_is_named(void **state) {
     (void)state;
     Child c[2];
@@ -335,6 +356,7 @@ int main(void) {
         cmocka_unit_test(ranks_out_of_step_are_named),
         cmocka_unit_test(a_late_end_is_no_fault),
         cmocka_unit_test(one_that_keeps_others_waiting_is_named),
+        cmocka_unit_test(an_excuse_holds),
         cmocka_unit_test(a_stuck_link_is_named),
         cmocka_unit_test(a_stopped_rank_is_named),
     };

@@ -14,14 +14,28 @@
 
 /* ---- options ---------------------------------------------------------------------------------------------------------------- */
 
-/* Steps stay as large as they were, on however many ranks they are made, unless the user says otherwise. */
+/* The ranks that make a step: those of a plan are on paper. */
+static int64_t ranks_of_step(const Trainer *t) { return t->options.plan && t->options.ranks ? t->options.ranks : t->ranks; }
+
+/* Of the options that say how large a step is, one given now counts before another that the checkpoint holds. Returns whether one was given. */
+static bool batch_given_anew(Options *o) {
+    bool accum = o->from.grad_accum > FROM_CHECKPOINT, total = o->total_batch && o->from.total_batch > FROM_CHECKPOINT;
+    if (o->from.batch_schedule > FROM_CHECKPOINT) return true;
+    if (!accum && !total) return false;
+    o->batch_schedule[0] = 0;
+    if (!total) o->total_batch = 0;
+    return true;
+}
+
+/* Steps stay as large as they were, on however many ranks they are made, unless the user says otherwise. A schedule counts before --total-batch. */
 static void keep_batch(Trainer *t, const char *directory) {
     char error[ERROR_SIZE];
     int64_t before;
     Options *o = &t->options;
     if (!checkpoint_read_ranks(directory, &before, error)) die("%s", error);
-    if (before == t->ranks || o->total_batch || o->from.grad_accum > FROM_CHECKPOINT || o->from.batch_schedule > FROM_CHECKPOINT) return;
-    if (!schedule_rescale(o, before, t->ranks, error)) die("cannot resume from %s: %s", directory, error);
+    if (o->eval_only || o->export_[0] || batch_given_anew(o) || before == ranks_of_step(t)) return;
+    if (o->total_batch && !o->batch_schedule[0]) return;
+    if (!schedule_rescale(o, before, ranks_of_step(t), error)) die("cannot resume from %s: %s", directory, error);
 }
 
 /* The checkpoint to go on from, which rank 0 finds, its options taken over. A --model given again must be the one that the run began with. */
@@ -29,7 +43,9 @@ static char *resolve_resume(Trainer *t) {
     char error[ERROR_SIZE];
     Options *o = &t->options;
     char *asked = o->from.model > FROM_CHECKPOINT ? xstrdup(o->model) : NULL;
+    team_excuse(t->team, first_rank(t));   /* a large one is read whole, to see that it is whole */
     char *found = first_rank(t) ? checkpoint_find(o->out, o->resume, error) : NULL;
+    team_excuse(t->team, false);
     if (first_rank(t) && !found) die("%s", error);
     char *directory = team_text_of_first(t->team, found, "the checkpoint to resume from");
     free(found);
@@ -88,7 +104,7 @@ static void resolve_val_data(Options *o) {
 static int64_t resolve_batch(Options *o, int64_t ranks) {
     char error[ERROR_SIZE];
     int64_t micro = ranks * o->batch * o->seq_len, most = o->grad_accum;
-    if (o->total_batch) {
+    if (o->total_batch && !o->eval_only) {
         if (o->total_batch % micro != 0)
             die("--total-batch %lld is not a multiple of %sbatch x seq-len = %lld", (long long)o->total_batch, ranks > 1 ? "ranks x " : "", (long long)micro);
         o->grad_accum = most = o->total_batch / micro;
@@ -120,7 +136,7 @@ static ModelSpec resolve_spec(Trainer *t) {
     spec.mode = o->eval_only ? MODEL_EVALUATE : MODEL_TRAIN;
     spec_from_options(&spec, o);
     spec.rank = t->rank;
-    spec.ranks = o->plan && o->ranks ? o->ranks : t->ranks;
+    spec.ranks = ranks_of_step(t);
     spec.zero = o->zero && spec.mode == MODEL_TRAIN;
     return spec;
 }
@@ -302,14 +318,6 @@ static void open_model(Trainer *t, const char *weights, bool resuming) {
     agree_on_parameters(&t->model, t->run.step);
 }
 
-/* What one rank does by itself and is done with. */
-static void refuse_with_ranks(const Trainer *t) {
-    const Options *o = &t->options;
-    const char *what = o->plan ? "--plan" : o->print_config ? "--print-config" : o->export_[0] ? "--export" : NULL;
-    if (what && t->ranks > 1)
-        die("%s is for one rank; run it without the launcher%s", what, o->plan ? ", and say with --ranks for how many" : "");
-}
-
 void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     char error[ERROR_SIZE];
     bool resuming;
@@ -320,7 +328,6 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     t->ranks = team_ranks(team);
     options_parse(&train_options, o, argc, argv);
     agree_on_options(t->team, o);
-    refuse_with_ranks(t);
     cut_trailing_slashes(o->out);
     char *weights = resolve_options(t, &resuming);
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
@@ -328,7 +335,7 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     if (o->export_[0]) export_model(o, weights);
     if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
     resolve_val_data(o);
-    int64_t most = resolve_batch(o, o->plan && o->ranks ? o->ranks : t->ranks);
+    int64_t most = resolve_batch(o, ranks_of_step(t));
     open_backend(t);
     if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
     bool sized = o->vocab_size || t->dataset.vocab_size;

@@ -159,8 +159,9 @@ static Condition condition_now(Watch *w, double now) {
     return c;
 }
 
-/* Rank 0: does one keep the others waiting? That is one who does not wait while they do; of several, who is furthest behind. */
-static void check_stuck(Watch *w) {
+/* Rank 0: does one keep the others waiting? That is one who does not wait while they do; of several, who is furthest behind. Time in which one had an
+   excuse does not count. */
+static void check_stuck(Watch *w, double now) {
     const Condition *longest = &w->members[0].condition;
     int culprit = -1;
     double shortest = longest->waited;
@@ -168,12 +169,13 @@ static void check_stuck(Watch *w) {
         const Condition *c = &w->members[r].condition;
         if (c->waited > longest->waited) longest = c;
         if (c->waited < shortest) shortest = c->waited;
+        if (c->excused) w->excused = now;
         if (c->waiting) continue;
         const Condition *worst = culprit < 0 ? NULL : &w->members[culprit].condition;
         if (!worst || c->step < worst->step || (c->step == worst->step && c->waits < worst->waits)) culprit = r;
     }
     double timeout = w->team->timeout;
-    if (!(longest->waited > timeout)) return;
+    if (!(longest->waited > timeout) || !(now - w->excused > timeout)) return;
     char step[48] = "";
     if (longest->step >= 0) snprintf(step, sizeof step, " in step %lld", (long long)longest->step);
     if (culprit >= 0)
@@ -211,7 +213,7 @@ static void beat(Watch *w) {
     if (is_first(w)) w->members[0].condition = c;
     for (int r = 0; r < w->count; r++) connection_put(&w->members[r].link, FRAME_HEARTBEAT, &c, sizeof c, NULL, 0);
     check_silence(w, now);
-    if (is_first(w)) check_stuck(w);
+    if (is_first(w)) check_stuck(w, now);
 }
 
 /* ---- what comes in ---- */

@@ -15,7 +15,7 @@ typedef struct {
     uint64_t waits;                  /* begun so far */
     int64_t step;                    /* -1: none yet */
     double waited;                   /* seconds, since it began to wait */
-    uint32_t waiting;
+    uint32_t waiting, excused;
     char what[WHAT_SIZE];            /* it waits for */
 } Condition;
 
@@ -42,6 +42,7 @@ typedef struct {
     Condition mine;                  /* waited is not kept */
     double since;                    /* when the wait began */
     double ticked;                   /* when the last second of the watch began */
+    double excused;                  /* when a rank last had an excuse for letting others wait */
 
     const void *given;               /* the gather that this rank is in, or bytes < 0 */
     void *all;

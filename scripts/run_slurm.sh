@@ -1,13 +1,14 @@
 #!/bin/sh
 # Trains on several machines of a Slurm cluster: one task a GPU. Use it where there is sbatch; a single machine needs only run_node.sh.
 #
-# Usage: sbatch [options of sbatch] scripts/run_slurm.sh [options of train_gpt], as: sbatch -N 4 scripts/run_slurm.sh -m gpt2-1558M ... -o /shared/out/1558M
+# Usage: sbatch [options of sbatch] scripts/run_slurm.sh [options of train_gpt], as:
+#     sbatch -N 4 scripts/run_slurm.sh -m gpt2-1558M ... -o /shared/out/1558M
 # Run it from the repository; program, data and --out must lie where every machine sees them. The lines below are for machines of 8 GPUs: change
 # them, or override them on sbatch's command line (--ntasks-per-node and --gpus-per-node together).
 #
-# When the time is nearly up, or the machines are wanted elsewhere, Slurm sends SIGUSR1: all ranks agree on a step and write one checkpoint, and the job
-# goes back into the queue under the same number. It then goes on with --resume auto, as it does after a machine has failed. A job that ends
-# by an error, or is done, does not come back.
+# When the time is nearly up (and, where the cluster has send_user_signal, when the machines are wanted elsewhere) Slurm sends SIGUSR1: all ranks
+# agree on a step and write one checkpoint, and the job goes back into the queue under the same number. It then goes on with --resume auto, as it does
+# after a machine has failed or Slurm itself has put it back. A job that ends by an error, or is done, does not come back.
 #SBATCH --job-name=train_gpt
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8

@@ -85,8 +85,8 @@ wrong=$(awk 'NF != 2 || $2 !~ /^[1-9][0-9]*$/' "$work/machines" | head -n 1)
 world=$(awk '{ n += $2 } END { print n }' "$work/machines")
 master=$(awk 'NR == 1 { sub(/.*@/, "", $1); print $1 }' "$work/machines")
 
-# Pipes: 4 tells which machine has ended; 5 is written by nobody, and 6, its other end, is what every ssh reads: they see its end when this shell closes 5
-# or is gone. Both ends are open here before anybody starts, so that nobody waits for the other.
+# Pipes: 4 tells which machine has ended; 5 is written by nobody, and 6, its other end, is what every ssh reads: they see its end when this shell
+# closes 5 or is gone. Both ends are open here before anybody starts, so that nobody waits for the other.
 mkfifo "$work/stop" "$work/ended"
 # shellcheck disable=SC2094
 exec 4<>"$work/ended" 5<>"$work/stop" 6<"$work/stop"

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what the tests need (on Debian and Ubuntu), builds everything, and runs all tests without a GPU: op tests, model parity with
 # PyTorch, equality and command-line tests, on the CPU and on the CUDA kernels in the emulator; then the same ops and library under
-# AddressSanitizer and UBSan, a build with clang, the portable build without oneDNN, the emulator's own checks of the kernels, their compilation by
-# nvcc where there is one, and each fuzz target for FUZZ_SECONDS (60 in CI, 5 otherwise). Ends with "N passed, N failed".
+# AddressSanitizer and UBSan, what has threads of its own under ThreadSanitizer, a build with clang, the portable build without oneDNN, the
+# emulator's own checks of the kernels, their compilation by nvcc where there is one, and each fuzz target for FUZZ_SECONDS (60 in CI, 5
+# otherwise). Ends with "N passed, N failed".
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive   # threads that spin would starve each other where other programs run too
@@ -84,6 +85,12 @@ sanitized() {
         run_each build/asan/kernels/*_test && TEST_BACKENDS=cpu run_each build/asan/llmc/*_test &&
         build/asan/test_gpt --device cpu dev/reference/odd.safetensors dev/reference/gqa.safetensors
 }
+# What has threads of its own; those of OpenMP would be false alarms.
+threads() {
+    make -s -j"$jobs" CUDA=0 NO_DATA=1 EMU=0 SANITIZE=thread CFLAGS="-O1 -g" BUILD=build/tsan BIN=build/tsan \
+        $(for t in team rendezvous comm comm_tcp checkpoint_writer; do echo "build/tsan/llmc/${t}_test"; done) &&
+        OMP_NUM_THREADS=1 run_each build/tsan/llmc/*_test
+}
 with_clang() { make -s -j"$jobs" CUDA=0 NO_DATA=1 WERROR=1 EMU=0 CC=clang BUILD=build/clang BIN=build/clang all tests && run_each build/clang/kernels/*_test &&
         build/clang/test_gpt --device cpu; }
 portable() {
@@ -100,10 +107,13 @@ with_nvcc() {
     make -s -j"$jobs" CUDA=1 CUDA_ARCHS="80 90" ONEDNN=0 NO_DATA=1 WERROR=1 EMU=0 BUILD=build/cuda BIN=build/cuda all build/cuda/dev/bench device-tests \
         build/cuda/dev/lt_probe && build/cuda/train_gpt -x 1 -g 1 --eval-batches 1 -o build/cuda/run >build/cuda/log && grep '^device' build/cuda/log
 }
+with_nccl() { make -s -j"$jobs" CUDA=1 CUDA_ARCHS="80 90" ONEDNN=0 NO_DATA=1 WERROR=1 EMU=0 BUILD=build/cuda BIN=build/cuda test-nccl; }
 seconds=${FUZZ_SECONDS:-5}
 [ -n "${CI:-}" ] && seconds=${FUZZ_SECONDS:-60}
 stage "datasets" datasets
 stage "AddressSanitizer and UBSan" sanitized
+stage "ThreadSanitizer" threads
+stage "collectives between processes" make -s CUDA=0 NO_DATA=1 test-comm
 stage "clang, no warnings" with_clang
 stage "without oneDNN, for any CPU" portable
 stage "CUDA kernels: races" emulated test-race
@@ -112,7 +122,9 @@ stage "CUDA kernels: bytes moved" emulated test-costs
 stage "CUDA kernels: tensor-core wrappers" emulated test-device
 stage "CUDA kernels: planted bugs" emulated test-planted
 stage "cuDNN's attention graphs" emulated test-sdpa
-if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then stage "CUDA kernels: nvcc, no warnings" with_nvcc
+if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then
+    stage "CUDA kernels: nvcc, no warnings" with_nvcc
+    stage "what NCCL is asked for" with_nccl
 else echo "== CUDA kernels: not compiled, for there is no nvcc here"
 fi
 stage "fuzzing, $seconds s a target" sh dev/fuzz/run.sh "$seconds"
