@@ -43,9 +43,9 @@ $(error the CUDA toolkit here is release $(CUDA_RELEASE), and 12 or later is nee
 endif
 # NCCL is loaded at run time; only its header is needed here. MPI: what its compiler would add.
 NCCL_CFLAGS := -isystem $(abspath $(if $(NVCC),$(dir $(NVCC))..,/usr/local/cuda)/include)
-HAVE_NCCL := $(if $(filter 1,$(NCCL) $(USE_CUDA)),$(if $(filter 0,$(NCCL)),,$(call probe,\043include <nccl.h>\nint main(void){return 0;},$(NCCL_CFLAGS))))
+HAVE_NCCL := $(if $(filter 1,$(NCCL) $(USE_CUDA)),$(if $(filter 0,$(NCCL)),,$(call probe,\043include <nccl.h>\nint main(void){return ncclInProgress+ncclBfloat16==0;},$(NCCL_CFLAGS))))
 ifeq ($(NCCL)$(HAVE_NCCL),1)
-$(error NCCL=1 but there is no nccl.h beside the CUDA toolkit or in /usr/include: install libnccl-dev, or use NCCL=0)
+$(error NCCL=1 but there is no nccl.h of NCCL 2.14 or later beside the CUDA toolkit or in /usr/include: install libnccl-dev, or use NCCL=0)
 endif
 MPI_SHOWN := $(if $(filter 0,$(MPI)),,$(shell mpicc -show 2>/dev/null))
 MPI_CFLAGS := $(patsubst -I%,-isystem %,$(filter -I%,$(MPI_SHOWN)))
@@ -85,9 +85,10 @@ ifneq ($(BIN),.)
 $(PROGRAMS): %: $(BIN)/%
 endif
 
-# Objects are made anew when the compiler or its flags change, as when oneDNN was installed since.
+# Objects are made anew when the compiler or its flags change, as when oneDNN was installed since; what MPI's headers say is only for its own.
 flags = $(CC) $(CFLAGS) $(if $(USE_CUDA),$(NVCC) $(NVCCFLAGS))
-$(BUILD)/flags: FORCE
+$(BUILD)/mpi_flags: flags = $(MPI_SHOWN)
+$(BUILD)/flags $(BUILD)/mpi_flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(flags)' | cmp -s - $@ || echo '$(flags)' >$@
 FORCE:
@@ -96,6 +97,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(INCLUDES) -c $< -o $@
 $(BUILD)/llmc/comm_mpi.o: INCLUDES := $(MPI_CFLAGS)
+$(BUILD)/llmc/comm_mpi.o: $(BUILD)/mpi_flags
 $(BUILD)/llmc/comm_nccl.o: INCLUDES := $(NCCL_CFLAGS)
 
 # The trainer is C that is also C++: nvcc compiles it where CUDA is built.

@@ -17,15 +17,16 @@
 #include <string.h>
 #include <time.h>
 
-/* A second signal ends the program at once, unless it is the same one on two ways: from the terminal, and passed on by a launcher. */
+/* A second signal of a kind ends the program at once, unless it is the same one on two ways: from the terminal, and passed on by a launcher. One of
+   another kind is no more than another warning: clusters send SIGUSR1, and later SIGTERM. */
 static volatile sig_atomic_t interrupted;
-static volatile time_t interrupted_at;
+static volatile time_t came_at[_NSIG];
 static void on_signal(int number) {
-    if (interrupted && time(NULL) > interrupted_at + 1) {
+    if (came_at[number] && time(NULL) > came_at[number] + 1) {
         signal(number, SIG_DFL);
         raise(number);
     }
-    if (!interrupted) interrupted_at = time(NULL);
+    if (!came_at[number]) came_at[number] = time(NULL);
     interrupted = 1;
 }
 
@@ -166,6 +167,16 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
+/* The best so far is what rank 0 has on the disk, or on its way there; at the last step, behind which nothing can be made good, what is there for sure. */
+static void learn_best(Trainer *t, bool last) {
+    char ignored[ERROR_SIZE];
+    team_excuse(t->team, first_rank(t));
+    if (t->writer && last) checkpoint_writer_wait(t->writer, ignored);   /* a failure has been reported */
+    team_excuse(t->team, false);
+    t->run.best_val_loss = t->writer ? checkpoint_writer_best(t->writer) : 0;
+    team_sum(t->team, &t->run.best_val_loss, 1, "the best checkpoint");
+}
+
 static void evaluate_step(Trainer *t, StepReport *report) {
     report->evaluated = true;
     measure(t, report);
@@ -174,9 +185,7 @@ static void evaluate_step(Trainer *t, StepReport *report) {
         die("step %lld: the evaluation gives a train loss of %f and a validation loss of %f; the checkpoints are as they were",
             (long long)report->step, report->train_loss, report->val_loss);
     }
-    double lost = t->writer && checkpoint_writer_lost_best(t->writer);
-    team_sum(t->team, &lost, 1, "the best checkpoint");
-    if (lost > 0) t->run.best_val_loss = INFINITY;   /* it is not on the disk: the next one shall be */
+    learn_best(t, report->step == report->steps);
     report->best = report->val_loss < t->run.best_val_loss;
     if (report->best) t->run.best_val_loss = report->val_loss;
     t->run.elapsed_s = report->elapsed_s = t->elapsed_before + machine_seconds() - t->started;

@@ -1,7 +1,9 @@
 """What the other files share: the one kind of error that is the user's to read, words for sizes, and work done ahead by threads."""
 import collections
 import concurrent.futures
+import contextlib
 import os
+import signal
 import sys
 
 
@@ -58,6 +60,21 @@ def map_ahead(function, items, workers, cancel=lambda: None):
             for future in waiting:
                 future.cancel()
             raise
+
+
+@contextlib.contextmanager
+def signals_wait():
+    """What comes meanwhile and would end the program does so at the end of the block."""
+    came = []
+    ends = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(n))]
+    handlers = {n: signal.signal(n, lambda number, frame: came.append((number, frame))) for n in ends}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number, frame in came:
+        handlers[number](number, frame)
 
 
 def main_of(command, program="prepare"):

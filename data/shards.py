@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import catalog
 import documents
-from common import Failure, remove, say
+from common import Failure, remove, say, signals_wait
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -37,16 +37,19 @@ def tokenizer_program():
 
 def run(command, write=None, texts=()):
     """Runs the tokenizer; with write, on what write(texts, its standard input) writes. Its own words come first when it fails."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE if write else subprocess.DEVNULL) as process:
-        try:
-            took_all = not write or feed(process, write, texts)
-            process.wait()
-        except BaseException:
+    process = None
+    try:
+        with signals_wait():      # else one that comes just now leaves a process that nobody knows
+            process = subprocess.Popen(command, stdin=subprocess.PIPE if write else subprocess.DEVNULL)
+        took_all = not write or feed(process, write, texts)
+        process.wait()
+    except BaseException:
+        if process:
             process.kill()        # before its input ends, lest it takes half the text for all
             process.wait()
             if write:
                 close(process.stdin)
-            raise
+        raise
     if process.returncode != 0:
         raise Failure(f"tokenizer {command[1]} ended with exit status {process.returncode}; its own words stand above")
     if not took_all:

@@ -128,7 +128,7 @@ int main(int argc, char **argv) {
     if (!named && !mkdtemp(own)) die("cannot make a directory in %s", P_tmpdir);
     const char *directory = named ? o.out : own;
     open_run(&r, &o);
-    CheckpointWriter *w = checkpoint_writer_open(directory, &o, NULL, o.checkpoint_async != 0);
+    CheckpointWriter *w = checkpoint_writer_open(directory, &o, NULL, INFINITY, o.checkpoint_async != 0);
     run_step(&r);
     double plain = plain_step(&r);
     format_bytes(size, (double)snapshot_bytes(&r.model.spec));

@@ -492,6 +492,8 @@ $tiny --schedule constant --dropout 0.1 -o straight >/dev/null
 holds "as if never stopped" same_state straight half
 works "a finished run has nothing left to do" bin/train_gpt --resume auto -o half
 works "from a named checkpoint into a new directory" bin/train_gpt --resume half/last -x 22 -o branch
+works "and to a worse model" bin/train_gpt --resume half/last -x 22 -o worse --lr 5 --schedule constant --grad-clip 0
+holds "which is the best one there" [ -e worse/best ]
 works "the run's own --model may be repeated" $tiny -m baby --resume auto -x 21 -o half
 refuses "no run there" "no checkpoint in empty to resume from" $tiny --resume auto -o empty
 refuses "no such directory" "no checkpoint in missing to resume from" $tiny --resume auto -o missing
@@ -529,6 +531,22 @@ for signal in INT TERM; do
     holds "SIG$signal: as if never stopped" same_state straight signal
     rm -rf signal straight
 done
+
+group "two runs in one directory"
+$tiny --schedule constant -x 1000000 --eval-every 0 --checkpoint-every 5 -o shared >"$work/first" 2>&1 &
+process=$!
+wait_for [ -e shared/last ]
+fails "a new run where one is under way" "a run is under way in shared, which has shared/.lock locked" $tiny -o shared
+fails "the same run a second time" "a run is under way in shared" bin/train_gpt --resume auto -o shared -x 2000000
+works "it may be evaluated" bin/train_gpt --eval-only --model shared -i data/train.bin -j data/val.bin --eval-batches 2
+holds "it goes on" kill -0 $process
+kill -9 $process
+wait $process 2>/dev/null
+process=
+stopped_at=$(readlink shared/last | sed 's/step_0*//')
+works "one that was killed leaves nothing locked" bin/train_gpt --resume auto -o shared -x $((stopped_at + 20))
+works "nor does one at its end" $tiny -x 2 -o shared
+rm -rf shared shared.*
 
 # ---- Damage ----
 
@@ -715,6 +733,11 @@ holds "has the same loss" cmp loss_b2 loss_b7
 mkdir bare && cp data/train.bin data/val.bin bare
 works "trained on tokens without a vocabulary" bin/train_gpt --model exported -i bare/train.bin -j bare/val.bin -b 2 -g 1 -x 2 -t 16 -o kept
 holds "it keeps its own" cmp exported/characters.json kept/last/characters.json
+rm kept/best   # no longer kept for its own sake
+works "it goes on, and removes what it went on from" bin/train_gpt --resume auto -x 8 -o kept --checkpoint-every 2 --eval-every 0 --keep 1
+holds "so it has" [ ! -e kept/step_00000002 ]
+holds "and keeps its vocabulary" cmp exported/characters.json kept/last/characters.json
+works "with which it goes on again" bin/train_gpt --resume auto -x 9 -o kept
 refuses "the plan and the config at once" "give one of them" $tiny --plan --print-config
 works "post-norm" $tiny --norm-place post -x 3 -o post
 holds "is a family of its own" grep -q '"model_type": "train_gpt"' post/last/config.json

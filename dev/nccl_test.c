@@ -30,6 +30,8 @@ struct Event {
 
 static Stream streams[STREAMS];
 static int events, own_streams, synchronized;
+static int finished;   /* so much of OWN's work is over */
+static int waiting;    /* the watch has been told so */
 
 static const char *select_device(int index) {
     static char name[32];
@@ -46,6 +48,11 @@ static void synchronize(Stream *s) { synchronized += s == &streams[OWN]; }
 static Event *event_open(void) { events++; return xcalloc(1, sizeof(Event)); }
 static void event_close(Event *e) { events--; free(e); }
 static void event_record(Event *e, Stream *s) { *e = (Event){s, s->put}; }
+static int event_over(Event *e) { return !e->of || e->put <= finished; }
+static void event_wait(Event *e) {
+    assert_int_equal(waiting, 1);
+    if (e->put > finished) finished = e->put;
+}
 static void stream_wait(Stream *s, Event *e) {
     int *seen = &s->seen[e->of - streams];
     if (e->put > *seen) *seen = e->put;
@@ -62,31 +69,48 @@ static Backend device(void) {
     b.event_open = event_open;
     b.event_close = event_close;
     b.event_record = event_record;
+    b.event_over = event_over;
+    b.event_wait = event_wait;
     b.stream_wait = stream_wait;
     return b;
 }
 
 /* ---- a team whose other members are made up ---- */
 
-static bool one_gpu_for_two;
+static bool one_gpu_for_two, namesakes;
 
-/* The others bring what this rank does; their GPUs are their own unless two share one. Rank 0 brings the id. */
+/* The others bring what this rank does; their GPUs are their own unless two share one. Namesakes are machines alike in the names of host and GPU, but
+   not in the id of their boot. Rank 0 brings the id. */
 static void gather(Team *t, const void *mine, size_t bytes, void *all, const char *what) {
     for (int r = 0; r < t->ranks; r++) {
         char *place = (char *)all + (size_t)r * bytes;
         memcpy(place, mine, bytes);
-        if (strstr(what, "GPU") && r != t->rank && !(one_gpu_for_two && r == t->rank - 1)) snprintf(place, bytes, "other %d", r);
+        if (strstr(what, "GPU")) assert_true(strchr(place, ' ')[1] != 0);
+        if (strstr(what, "GPU") && r != t->rank && namesakes) strchr(place, ' ')[1] = (char)('A' + r);
+        else if (strstr(what, "GPU") && r != t->rank && !(one_gpu_for_two && r == t->rank - 1)) snprintf(place, bytes, "other %d", r);
         if (strstr(what, "NCCL") && r == 0) memset(place, 'i', bytes);
     }
 }
 
-static const TeamBody body = {.gather = gather};
+static void wait_begin(Team *t, const char *what) {
+    assert_non_null(t);
+    assert_non_null(what);
+    assert_int_equal(waiting++, 0);
+}
+static void wait_end(Team *t) {
+    assert_non_null(t);
+    assert_int_equal(waiting--, 1);
+}
+
+static const TeamBody body = {.gather = gather, .wait_begin = wait_begin, .wait_end = wait_end};
 static char *hosts[] = {(char *)"node", (char *)"node", (char *)"node", (char *)"node"};
 static Team member(int rank, int ranks) {
     return (Team){.body = &body, .rank = rank, .ranks = ranks, .local_rank = rank, .hosts = hosts};
 }
 
 /* ---- what NCCL is told ---- */
+
+static int watched;   /* there is a team */
 
 static struct {
     const char *name;
@@ -100,6 +124,7 @@ static void listen(const char *name, const void *from, void *to, size_t count, n
     Stream *own = &streams[OWN];
     assert_ptr_equal(stream, own);
     assert_int_equal(own->seen[COMPUTE], streams[COMPUTE].put);   /* it waits for all that was computed by now */
+    assert_int_equal(waiting, watched);                           /* for NCCL may make the host wait for other ranks */
     own->put++;
     int times = told.times + 1;
     told.name = name, told.from = from, told.to = to, told.count = count, told.type = type, told.times = times;
@@ -121,7 +146,8 @@ static int begin(void **state) {
     start_listening(listen);
     memset(streams, 0, sizeof streams);
     memset(&told, 0, sizeof told);
-    one_gpu_for_two = false;
+    one_gpu_for_two = namesakes = false;
+    finished = waiting = watched = 0;
     return 0;
 }
 
@@ -133,6 +159,7 @@ static void collectives_in_place(void **state) {
     for (int ranks = 1; ranks <= 4; ranks++)
         for (int rank = 0; rank < ranks; rank++) {
             Team team = member(rank, ranks);
+            watched = ranks > 1;
             Comm *c = comm_open(ranks > 1 ? &team : NULL, &b, "nccl");
             size_t n = 12 * 7, piece = n / (size_t)ranks;
             Tensor f32 = tensor(x, F32, 2, 12, 7, 0, 0), f64 = tensor(x, F64, 1, 3, 0, 0, 0), bf16 = tensor(x, BF16, 1, (int64_t)n, 0, 0, 0);
@@ -152,7 +179,25 @@ static void collectives_in_place(void **state) {
             assert_true(synchronized > before);
             assert_int_equal(events, 0);
             assert_int_equal(own_streams, 0);
+            assert_int_equal(waiting, 0);
         }
+}
+
+/* A device that never ends anything before the host waits for it, as with a rank that is gone. */
+static void host_is_not_far_ahead(void **state) {
+    (void)state;
+    static float x[8];
+    Backend b = device();
+    Team team = member(1, 2);
+    watched = 1;
+    Comm *c = comm_open(&team, &b, "nccl");
+    for (int i = 0; i < 200; i++) {
+        comm_all_reduce(c, tensor(x, F32, 1, 8, 0, 0, 0), &streams[COMPUTE]);
+        assert_true(streams[OWN].put - finished <= 64);
+        assert_true(i >= 64 || finished == 0);
+    }
+    comm_close(c);
+    assert_int_equal(waiting, 0);
 }
 
 static void events_order_the_streams(void **state) {
@@ -161,6 +206,7 @@ static void events_order_the_streams(void **state) {
     static float x[8];
     Backend b = device();
     Comm *c = comm_open(NULL, &b, "nccl");
+    finished = COUNT;
     for (int i = 0; i < COUNT; i++) {
         streams[COMPUTE].put += 1 + i % 3;
         assert_int_equal(comm_all_reduce(c, tensor(x, F32, 1, 8, 0, 0, 0), &streams[COMPUTE]), i + 1);
@@ -185,6 +231,7 @@ static void open_and_use(int rank, int ranks) {
     static float x[8];
     Backend b = device();
     Team team = member(rank, ranks);
+    watched = 1;
     Comm *c = comm_open(&team, &b, "auto");
     Ticket ticket = comm_all_reduce(c, tensor(x, F32, 1, 8, 0, 0, 0), &streams[COMPUTE]);
     comm_wait(c, ticket, &streams[OTHER]);
@@ -223,12 +270,15 @@ static void failures_are_named(void **state) {
     expect_end("later", "NCCL failed in a collective: remote error: cable unplugged");
     one_gpu_for_two = true;
     expect_end("", "ranks 1 and 2 both use GPU 0000:19:00.0 of node");
+    namesakes = true;
+    expect_end("", NULL);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(collectives_in_place, begin),
         cmocka_unit_test_setup(events_order_the_streams, begin),
+        cmocka_unit_test_setup(host_is_not_far_ahead, begin),
         cmocka_unit_test_setup(failures_are_named, begin),
     };
     return cmocka_run_group_tests_name("nccl", tests, NULL, NULL);

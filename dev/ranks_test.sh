@@ -158,6 +158,24 @@ for zero in 0 1; do
     holds "as if it had never stopped" same_losses one resumed
 done
 fails_once "a number of ranks that does not divide the step" "12 *ranks|do not divide among 5 ranks" $ranks tcp 5 --resume auto -o saved0 -x 20
+works "which evaluates all the same" $ranks tcp 5 --eval-only --resume auto -o saved0
+# same_tokens RUN STEP TOKENS: that step was as large.
+same_tokens() { grep -q "\"step\": $2, \"tokens\": $3," "$1/log.jsonl"; }
+works "steps that grow" $ranks tcp 2 $model -b 2 --total-batch 64 --batch-schedule 0:1,3:3 -x 4 -o growing --log-every 1
+holds "a step of the schedule" same_tokens growing 4 192
+copy growing resumed
+works "steps that grow, resumed on one rank" $ranks one 1 --resume auto -o resumed -x 5 --log-every 1
+holds "are as large as they were" same_tokens resumed 5 192
+copy growing resumed
+works "and on three, among which the first of them would not divide" $ranks loopback 3 --resume auto -o resumed -x 5 --log-every 1
+holds "as large as they were" same_tokens resumed 5 192
+copy growing resumed
+works "resumed with --grad-accum" $ranks one 1 --resume auto -o resumed -x 5 --log-every 1 -g 5
+holds "which counts now" same_tokens resumed 5 160
+works "and later on with --total-batch" $ranks one 1 --resume auto -o resumed -x 6 --log-every 1 --total-batch 128
+holds "which counts now" same_tokens resumed 6 128
+works "and with --grad-accum again" $ranks one 1 --resume auto -o resumed -x 7 --log-every 1 -g 2
+holds "which counts now" same_tokens resumed 7 64
 
 # ---- Faults ----
 

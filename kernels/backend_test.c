@@ -382,12 +382,12 @@ static void timed_floor_is_a_sum_over_calls(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(failure_is_one_sentence),   /* first: it forks, and a copy lacks the threads that others start */
         cmocka_unit_test(backends_are_found_by_name),
         cmocka_unit_test(cpu_memory_is_aligned_and_zeroed),
         cmocka_unit_test(every_number_is_a_device),
         cmocka_unit_test(streams_wait_for_each_other),
         cmocka_unit_test(threads_take_turns),
-        cmocka_unit_test(failure_is_one_sentence),
         cmocka_unit_test(checked_finds_a_bad_value),
         cmocka_unit_test(checked_finds_a_bad_sum),
         cmocka_unit_test(checked_lets_good_values_pass),

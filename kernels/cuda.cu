@@ -38,8 +38,13 @@ __global__ void probe_kernel() {}
 static const char *refusal_of_device(void) {
     static char why[400];
     cudaFuncAttributes attributes;
-    if (cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess) return NULL;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, probe_kernel);
+    if (error == cudaSuccess) return NULL;
     cudaGetLastError();   /* else the next launch would report it */
+    if (error != cudaErrorNoKernelImageForDevice && error != cudaErrorInvalidDeviceFunction) {
+        snprintf(why, sizeof why, "of the %s the driver says: %s", device.name, cudaGetErrorString(error));   /* as when another process has it */
+        return why;
+    }
     snprintf(why, sizeof why, "the %s has compute capability %d.%d, for which this program was not built: make CUDA=1 CUDA_ARCHS=%d%d", device.name,
              device.major, device.minor, device.major, device.minor);
     return why;

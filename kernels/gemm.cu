@@ -252,10 +252,12 @@ static Product build(const Gemm &g, const std::string &name, cudaStream_t stream
 /* ---- what others call ----------------------------------------------------------------------------------------------------------- */
 
 static void open_library(void) {
+    int number;
     if (library) return;
     check(cublasLtCreate(&library), "cublasLtCreate", "this device");
     CUDA_CHECK(cudaMalloc(&workspace, WORKSPACE_BYTES));
-    CUDA_CHECK(cudaGetDeviceProperties(&device, 0));
+    CUDA_CHECK(cudaGetDevice(&number));
+    CUDA_CHECK(cudaGetDeviceProperties(&device, number));
 }
 
 static std::string machine(void) {

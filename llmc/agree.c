@@ -50,7 +50,7 @@ void agree_on_bad_numbers(Team *team, int64_t step, const StepOutcome *outcome) 
     if (team_rank(team) == (known ? culprit : 0))
         die("step %lld: the loss is %f and the gradient norm %f%s; no parameter was changed in it; --check-numerics names the op that made it",
             (long long)step, outcome->loss, outcome->grad_norm,
-            ranks == 1 ? "" : known ? ", and the loss of this rank's rows is not finite" : ", and it is not known of which rank");
+            ranks == 1 ? "" : known ? ", and so is the loss of this rank's own rows" : ", and it is not known of which rank");
     team_barrier(team, "the end");
     die("the run should have ended with rank %d", known ? culprit : 0);
 }

@@ -100,6 +100,8 @@ bool checkpoint_save(const char *run, const Snapshot *s, const RunState *state, 
     char *name = step_name(state->step), *temporary_name = xprintf("%s%s", temporary_prefix, name);
     char *temporary = path_join(run, temporary_name), *final = path_join(run, name);
     char *best_link = path_join(run, "best"), *last_link = path_join(run, "last"), aside[ERROR_SIZE];
+    /* A run without a vocabulary beside its data has it from the checkpoint that it went on from, which may have been pruned. */
+    if (tokenizer_directory && !path_exists(tokenizer_directory)) tokenizer_directory = last_link;
     bool ok = directory_remove(temporary, error) && directory_create(temporary, error)
            && write_contents(temporary, s, state, options, tokenizer_directory, error)
            && move_into_place(temporary, final, error) && directory_sync(run, error);

@@ -30,7 +30,8 @@ typedef struct {
 } RunState;
 
 /* Writes a checkpoint of state->step into the run's directory and points `last`, and `best` if it is the best, at it; then removes all but
-   the newest `keep` and the best, warning where one cannot be removed. One of that step that exists already is replaced. */
+   the newest `keep` and the best, warning where one cannot be removed. One of that step that exists already is replaced. The vocabulary is that of
+   tokenizer_directory (NULL: none), or once that is gone of the last checkpoint. */
 bool checkpoint_save(const char *run, const Snapshot *snapshot, const RunState *state, const Options *options, const char *tokenizer_directory,
                      bool best, char error[ERROR_SIZE]);
 /* Removes what a killed writer left behind. */
@@ -45,8 +46,8 @@ int64_t checkpoint_newest_step(const char *run);
 char *checkpoint_find(const char *run, const char *which, char error[ERROR_SIZE]);
 /* Checks state.json and every file's size and checksum. */
 bool checkpoint_verify(const char *directory, char error[ERROR_SIZE]);
-/* Of how many ranks the run was that wrote it. */
-bool checkpoint_read_ranks(const char *directory, int64_t *ranks, char error[ERROR_SIZE]);
+/* Of how many ranks the run was that wrote it, and after how many steps. */
+bool checkpoint_read_ranks(const char *directory, int64_t *ranks, int64_t *step, char error[ERROR_SIZE]);
 /* The options it was trained with, into those that the user left open. */
 bool checkpoint_read_options(const char *directory, Options *options, char error[ERROR_SIZE]);
 /* Weights, moments and state. The model must be of the same architecture. */

@@ -197,9 +197,10 @@ bool state_parse(const Json *json, const char *directory, RunState *run, int64_t
     return true;
 }
 
-bool checkpoint_read_ranks(const char *directory, int64_t *ranks, char error[ERROR_SIZE]) {
+bool checkpoint_read_ranks(const char *directory, int64_t *ranks, int64_t *step, char error[ERROR_SIZE]) {
     Json *json = state_read(directory, error);
-    bool good = json && parse_ranks(json, directory, ranks, error);
+    bool good = json && parse_ranks(json, directory, ranks, error)
+             && (json_get_integer(json, "step", step) || file_error(error, "%.200s/state.json lacks step", directory));
     json_free(json);
     return good;
 }

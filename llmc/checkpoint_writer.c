@@ -28,7 +28,8 @@ struct CheckpointWriter {
     Snapshot snapshot;
     RunState state;
     bool best, last;
-    bool busy, closing, failed, lost_best;
+    bool busy, closing, failed;
+    double best_on_disk;        /* a validation loss */
     char error[ERROR_SIZE];     /* of the last save, if it failed */
     WriterTimes times;
 };
@@ -56,7 +57,7 @@ static void write_snapshot(CheckpointWriter *w) {
         warn("step %lld: the checkpoint could not be written: %s; training goes on, the earlier ones are untouched", (long long)w->state.step, error);
     pthread_mutex_lock(&w->mutex);
     w->failed = !good;
-    w->lost_best = w->lost_best || (!good && w->best);
+    if (good && w->best) w->best_on_disk = w->state.best_val_loss;
     if (!good) memcpy(w->error, error, sizeof error);
     w->times.writing += machine_seconds() - start;
     w->busy = false;
@@ -100,11 +101,13 @@ static bool start_thread(CheckpointWriter *w) {
 
 /* ---- the side of the trainer ------------------------------------------------------------------------------------------------ */
 
-CheckpointWriter *checkpoint_writer_open(const char *run, const Options *options, const char *tokenizer_directory, bool background) {
+CheckpointWriter *checkpoint_writer_open(const char *run, const Options *options, const char *tokenizer_directory, double best_val_loss,
+                                         bool background) {
     CheckpointWriter *w = (CheckpointWriter *)xcalloc(1, sizeof *w);
     w->run = run;
     w->options = options;
     w->tokenizer_directory = tokenizer_directory;
+    w->best_on_disk = best_val_loss;
     w->pause = sleep_for;
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->changed, NULL);
@@ -134,6 +137,7 @@ void checkpoint_writer_save(CheckpointWriter *w, const RunState *state, bool bes
     double start = machine_seconds();
     lock_idle(w);
     w->state = *state;
+    if (!best) w->state.best_val_loss = w->best_on_disk;
     w->best = best;
     w->last = last;
     w->busy = true;
@@ -151,12 +155,11 @@ bool checkpoint_writer_wait(CheckpointWriter *w, char error[ERROR_SIZE]) {
     return good;
 }
 
-bool checkpoint_writer_lost_best(CheckpointWriter *w) {
+double checkpoint_writer_best(CheckpointWriter *w) {
     pthread_mutex_lock(&w->mutex);
-    bool lost = w->lost_best;
-    w->lost_best = false;
+    double loss = w->busy && w->best ? w->state.best_val_loss : w->best_on_disk;
     pthread_mutex_unlock(&w->mutex);
-    return lost;
+    return loss;
 }
 
 WriterTimes checkpoint_writer_times(CheckpointWriter *w) {

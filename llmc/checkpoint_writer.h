@@ -12,20 +12,21 @@ extern "C" {
 
 typedef struct CheckpointWriter CheckpointWriter;
 
-/* run, options, which stay as they are, tokenizer_directory (may be NULL) and the model of the snapshots outlive the writer. Where no thread can be
-   had, it warns, and saves wait. */
-CheckpointWriter *checkpoint_writer_open(const char *run, const Options *options, const char *tokenizer_directory, bool background);
+/* run, options, which stay as they are, tokenizer_directory (may be NULL) and the model of the snapshots outlive the writer. best_val_loss: of the best
+   checkpoint of the run that is there; INFINITY if none is. Where no thread can be had, it warns, and saves wait. */
+CheckpointWriter *checkpoint_writer_open(const char *run, const Options *options, const char *tokenizer_directory, double best_val_loss,
+                                         bool background);
 /* True if it works in the background, from copies: what to give model_snapshot as `copy`. */
 bool checkpoint_writer_copies(const CheckpointWriter *w);
 /* The snapshot to fill for the next save: waits until the writer is done with it. */
 Snapshot *checkpoint_writer_snapshot(CheckpointWriter *w);
-/* Writes that snapshot (checkpoint_save); in the background it returns at once. The state is copied. last: the run ends with it, and only
-   checkpoint_writer_wait tells if it fails. */
+/* Writes that snapshot (checkpoint_save); in the background it returns at once. The state is copied; unless this save is the best one, with the best
+   loss that is on the disk. last: the run ends with it, and only checkpoint_writer_wait tells if it fails. */
 void checkpoint_writer_save(CheckpointWriter *w, const RunState *state, bool best, bool last);
 /* Waits for the save under way. False, with the reason, if the last one failed; true before the first. */
 bool checkpoint_writer_wait(CheckpointWriter *w, char error[ERROR_SIZE]);
-/* True once, if a save since the last call failed that was to be the best one. Does not wait. */
-bool checkpoint_writer_lost_best(CheckpointWriter *w);
+/* Validation loss of the best checkpoint that is on the disk, or on its way there: one that could not be written does not count. Does not wait. */
+double checkpoint_writer_best(CheckpointWriter *w);
 /* Seconds since the last call that callers spent in here, and that writing took, pauses included, of the saves that are over. */
 typedef struct { double stall, writing; } WriterTimes;
 WriterTimes checkpoint_writer_times(CheckpointWriter *w);

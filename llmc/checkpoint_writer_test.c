@@ -64,7 +64,7 @@ static void block(const char *run) {
 static void unblock(void) { unlink(blocked_run); }
 
 static CheckpointWriter *open_writer(const char *run, bool background) {
-    CheckpointWriter *w = checkpoint_writer_open(run, &options, NULL, background);
+    CheckpointWriter *w = checkpoint_writer_open(run, &options, NULL, 0.75, background);
     checkpoint_writer_pause_with(w, on_pause);
     assert_int_equal(checkpoint_writer_copies(w), background);
     return w;
@@ -72,6 +72,7 @@ static CheckpointWriter *open_writer(const char *run, bool background) {
 
 static void start_save(CheckpointWriter *w, Model *m, int64_t step, bool best) {
     RunState state = state_at(step);
+    state.best_val_loss = 1.0 / (double)step;
     model_snapshot(m, checkpoint_writer_snapshot(w), true, checkpoint_writer_copies(w));
     checkpoint_writer_save(w, &state, best, false);
 }
@@ -114,7 +115,7 @@ static void check_same_files(const char *settings, DType dtype) {
     assert_int_equal(trouble.pauses, 1);
     expect_same_files(at("straight/step_00000003"), at("aside/step_00000003"));
     expect_link(at("aside/best"), "step_00000003");
-    assert_false(checkpoint_writer_lost_best(background));
+    assert_true(checkpoint_writer_best(background) == 1.0 / 3);
     /* Training comes first, and signals are for it. */
     assert_int_equal(trouble.priority, priority + 10 < 19 ? priority + 10 : 19);
     assert_int_equal(getpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid)), priority);
@@ -153,6 +154,7 @@ static void test_one_at_a_time(void **state) {
     start_save(w, &m, 1, false);
     assert_true(await(&trouble.failed));
     assert_true(checkpoint_writer_times(w).writing == 0);   /* it goes on, and here we are */
+    assert_true(checkpoint_writer_best(w) == 0.75);         /* it is not to be the best */
     sem_post(&trouble.go_on);
     const float *weights = checkpoint_writer_snapshot(w)->weights;   /* the first save must be over */
     if (!checkpoint_verify(at("two/step_00000001"), error)) fail_msg("%s", error);
@@ -161,6 +163,7 @@ static void test_one_at_a_time(void **state) {
     times = checkpoint_writer_times(w);
     assert_true(times.writing == 0 && times.stall == 0);
     start_save(w, &m, 2, true);
+    assert_true(checkpoint_writer_best(w) == 0.5);
     assert_ptr_equal(checkpoint_writer_snapshot(w)->weights, weights);   /* the same memory again */
     start_save(w, &m, 3, false);
     checkpoint_writer_close(w);   /* which waits */
@@ -238,14 +241,15 @@ static void check_full_disk(const Disk *disk, bool background, bool for_good) {
         assert_string_equal(said, "");
         assert_string_equal(names_in(run), "best last step_00000001 step_00000002 ");
     }
-    assert_int_equal(checkpoint_writer_lost_best(w), for_good);
-    assert_false(checkpoint_writer_lost_best(w));
+    const double best = for_good ? 1 : 0.5;   /* one that is not on the disk is none */
+    assert_true(checkpoint_writer_best(w) == best);
     if (!checkpoint_verify(at("disk/run/step_00000001"), error)) fail_msg("%s", error);
     expect_same_model(&m, &twin);   /* training has seen nothing of it */
     start_save(w, &m, 3, false);
     expect_written(w);
     assert_true(checkpoint_load(at("disk/run/last"), &loaded, &back, error));
     assert_int_equal(back.step, 3);
+    assert_true(back.best_val_loss == best);
     expect_same_model(&m, &loaded);
     checkpoint_writer_close(w);
     options.keep = 1;
@@ -283,7 +287,7 @@ static void test_small_disk(void **state) {
 
 /* Trains and saves, a step each, and tells of every step whose checkpoint has been written. */
 static void train_until_killed(Model *m, const char *run, int64_t step, int progress) {
-    CheckpointWriter *w = checkpoint_writer_open(run, &options, NULL, true);
+    CheckpointWriter *w = checkpoint_writer_open(run, &options, NULL, 0.5, true);
     for (;; step++) {
         train(m, step, 1);
         RunState state = state_at(step + 1);
@@ -379,7 +383,7 @@ static int save_without_thread(Model *m, const char *run) {
     struct rlimit none = {0, 0};
     if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) return 2;
     setrlimit(RLIMIT_NPROC, &none);
-    CheckpointWriter *w = checkpoint_writer_open(run, &options, NULL, true);
+    CheckpointWriter *w = checkpoint_writer_open(run, &options, NULL, 0.5, true);
     if (checkpoint_writer_copies(w)) return 3;
     start_save(w, m, 1, false);
     if (!checkpoint_writer_wait(w, error)) return 4;

@@ -37,6 +37,7 @@ typedef struct {
     char *slots;             /* (ranks, slot_bytes) what the others sent of my part; mine stays empty */
     Part *give, *take;       /* (ranks) of the exchange under way */
     MPI_Request *requests;   /* (2*ranks) */
+    MPI_Status *statuses;    /* (2*ranks) of no use, but MPICH's MPI_STATUSES_IGNORE makes compilers warn */
 } Mpi;
 
 static bool started;
@@ -85,7 +86,7 @@ static void wait_for_messages(Mpi *m, int n) {
             nanosleep(&nap, NULL);
             if (nap.tv_nsec < LONG_NAP) nap.tv_nsec *= 2;
         }
-        check(MPI_Testall(n, m->requests, &over, MPI_STATUSES_IGNORE), "MPI_Testall");
+        check(MPI_Testall(n, m->requests, &over, m->statuses), "MPI_Testall");
     }
 }
 
@@ -213,6 +214,7 @@ static void *open_body(Team *team, const Backend *backend) {
     m->give = xcalloc((size_t)m->ranks, sizeof *m->give);
     m->take = xcalloc((size_t)m->ranks, sizeof *m->take);
     m->requests = xcalloc(2 * (size_t)m->ranks, sizeof *m->requests);
+    m->statuses = xcalloc(2 * (size_t)m->ranks, sizeof *m->statuses);
     m->worker = worker_open(team, run, m);
     return m;
 }
@@ -225,6 +227,7 @@ static void close_body(void *own) {
     free(m->give);
     free(m->take);
     free(m->requests);
+    free(m->statuses);
     free(m);
 }
 

@@ -2,7 +2,7 @@
    a program built with it runs where there is none.
 
    The collectives have an urgent stream of their own, which waits for the caller's by an event; another event after each collective is what comm_wait
-   makes the caller's stream wait for. The host never waits. None of it is ever captured in a graph. */
+   makes the caller's stream wait for. The host waits only where it is far ahead. None of it is ever captured in a graph. */
 #include "comm_body.h"
 #include "error.h"
 
@@ -21,11 +21,13 @@ static struct {
 #undef X
 } nccl;
 
-/* Events of the last so many collectives. Who waits for an older one waits for the oldest of these: they end in order. */
+/* Events of the last so many collectives. Who waits for an older one waits for the oldest of these: they end in order. No more are under way: where
+   one hangs, the host comes to wait here, which the watch sees, before the driver's queue of launches is full, where it would wait unseen. */
 enum { EVENTS = 64 };
 
 typedef struct {
     const Backend *backend;
+    Team *team;
     int rank, ranks;
     ncclComm_t comm;
     Stream *stream;
@@ -40,12 +42,12 @@ static const char *load(void) {
     if (library) return NULL;
     void *file = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
     if (!file) {
-        snprintf(why, sizeof why, "%.200s; install NCCL 2.13 or later (libnccl2)", dlerror());
+        snprintf(why, sizeof why, "%.200s; install NCCL 2.14 or later (libnccl2)", dlerror());
         return why;
     }
 #define X(name)                                                                                                \
     nccl.name = (__typeof__(nccl.name))dlsym(file, "nccl" #name);                                              \
-    if (!nccl.name) return "libnccl.so.2 lacks nccl" #name "; install NCCL 2.13 or later";
+    if (!nccl.name) return "libnccl.so.2 lacks nccl" #name "; install NCCL 2.14 or later";
     NCCL_FUNCTIONS(X)
 #undef X
     library = file;
@@ -71,17 +73,27 @@ static void check_progress(const Nccl *n) {
     if (result != ncclInProgress) check(result, "a collective", n->comm);
 }
 
+/* The device's name and, behind a space, the kernel's id of this boot: machines with the same host name, as containers have, differ in it. */
+typedef char GpuName[96];
+static void name_gpu(GpuName name, const char *device) {
+    char boot[40] = "";
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+    if (f && !fgets(boot, sizeof boot, f)) boot[0] = 0;
+    if (f) fclose(f);
+    memset(name, 0, sizeof(GpuName));
+    snprintf(name, sizeof(GpuName), "%.32s %s", device, boot);
+}
+
 /* NCCL itself would wait for ever, or fail without a name. */
 static void refuse_shared_gpus(Team *team, const char *device) {
-    typedef char Name[32];
-    Name mine = "", *all = xmalloc(sizeof mine * (size_t)team_ranks(team));
-    snprintf(mine, sizeof mine, "%s", device);
+    GpuName mine, *all = xmalloc(sizeof mine * (size_t)team_ranks(team));
+    name_gpu(mine, device);
     team_gather(team, mine, sizeof mine, all, "the names of the GPUs");
     for (int a = 0; a < team_ranks(team); a++)
         for (int b = a + 1; b < team_ranks(team); b++)
             if (strcmp(all[a], all[b]) == 0 && strcmp(team_host(team, a), team_host(team, b)) == 0)
-                die("ranks %d and %d both use GPU %s of %s; NCCL needs one each: start at most as many ranks on a machine as it has GPUs", a, b, all[a],
-                    team_host(team, a));
+                die("ranks %d and %d both use GPU %.*s of %s; NCCL needs one each: start at most as many ranks on a machine as it has GPUs", a, b,
+                    (int)strcspn(all[a], " "), all[a], team_host(team, a));
     free(all);
 }
 
@@ -98,6 +110,7 @@ static ncclUniqueId id_of_first(Team *team) {
 static void *open_body(Team *team, const Backend *backend) {
     Nccl *n = xcalloc(1, sizeof *n);
     n->backend = backend;
+    n->team = team;
     n->rank = team_rank(team);
     n->ranks = team_ranks(team);
     refuse_shared_gpus(team, backend->select(team_local_rank(team)));
@@ -113,26 +126,40 @@ static void *open_body(Team *team, const Backend *backend) {
 
 static void close_body(void *own) {
     Nccl *n = own;
+    team_wait_begin(n->team, "the end of NCCL");
     n->backend->synchronize(n->stream);
     check(nccl.CommDestroy(n->comm), "ncclCommDestroy", NULL);
+    team_wait_end(n->team);
     for (int i = 0; i < EVENTS; i++) n->backend->event_close(n->done[i]);
     n->backend->event_close(n->computed);
     n->backend->stream_close(n->stream);
     free(n);
 }
 
+/* Until the event of the next collective is free again. */
+static void wait_for_room(const Nccl *n) {
+    Event *next = n->done[(n->started + 1) % EVENTS];
+    if (n->backend->event_over(next)) return;
+    team_wait_begin(n->team, "a collective");
+    n->backend->event_wait(next);
+    team_wait_end(n->team);
+}
+
 static Ticket start(void *own, Collective what, Tensor x, Stream *after) {
     Nccl *n = own;
     check_progress(n);
+    wait_for_room(n);
     n->backend->event_record(n->computed, after);
     n->backend->stream_wait(n->stream, n->computed);
     ncclDataType_t type = x.dtype == F64 ? ncclFloat64 : x.dtype == BF16 ? ncclBfloat16 : ncclFloat32;
     cudaStream_t stream = (cudaStream_t)n->stream;
     size_t count = (size_t)tensor_numel(x), piece = count / (size_t)n->ranks;
     void *mine = (char *)x.data + (size_t)n->rank * piece * dtype_size(x.dtype);
+    team_wait_begin(n->team, "NCCL to start a collective");   /* the first ones connect to the other ranks */
     if (what == COMM_ALL_REDUCE) check(nccl.AllReduce(x.data, x.data, count, type, ncclSum, n->comm, stream), "ncclAllReduce", n->comm);
     if (what == COMM_REDUCE_SCATTER) check(nccl.ReduceScatter(x.data, mine, piece, type, ncclSum, n->comm, stream), "ncclReduceScatter", n->comm);
     if (what == COMM_ALL_GATHER) check(nccl.AllGather(mine, x.data, piece, type, n->comm, stream), "ncclAllGather", n->comm);
+    team_wait_end(n->team);
     n->started++;
     n->backend->event_record(n->done[n->started % EVENTS], n->stream);
     return n->started;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -351,4 +352,19 @@ bool symlink_replace(const char *target, const char *link, char error[ERROR_SIZE
     }
     free(temporary);
     return good && sync_parent(link, error);
+}
+
+/* ---- Locks ---- */
+
+bool file_lock(int *lock, const char *path) {
+    *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*lock < 0 || flock(*lock, LOCK_EX | LOCK_NB) == 0) return true;
+    bool held = errno == EWOULDBLOCK;
+    file_unlock(*lock);
+    *lock = -1;
+    return !held;
+}
+
+void file_unlock(int lock) {
+    if (lock >= 0) close(lock);
 }

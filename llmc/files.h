@@ -60,6 +60,11 @@ bool directory_remove(const char *path, char error[ERROR_SIZE]);
 /* Makes link a symbolic link to target, replacing an older link in one atomic step; anything else of that name is refused. */
 bool symlink_replace(const char *target, const char *link, char error[ERROR_SIZE]);
 
+/* Locks the file, made where it is missing, against whoever else calls this, here or on another machine that has the file; until file_unlock, or until the
+   process ends in whatever way. False if another has it. *lock is -1 then, and where the file cannot be written or its file system knows no locks. */
+bool file_lock(int *lock, const char *path);
+void file_unlock(int lock);
+
 bool path_exists(const char *path);
 bool path_is_directory(const char *path);
 /* directory/name in fresh memory; free() it. */

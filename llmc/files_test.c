@@ -453,6 +453,37 @@ static void paths(void **state) {
     assert_false(path_exists(in_directory("none")) || path_is_directory(in_directory("none")));
 }
 
+static void one_holds_a_lock(void **state) {
+    (void)state;
+    const char *path = in_directory("lock");
+    int mine, other, status, ends[2];
+    assert_true(file_lock(&mine, path));
+    assert_false(file_lock(&other, path));
+    assert_int_equal(other, -1);
+    file_unlock(mine);
+    /* That of a process that is killed is free. */
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        char byte = file_lock(&mine, path);
+        if (write(ends[1], &byte, 1) == 1) pause();
+        _exit(1);
+    }
+    char byte = 0;
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    assert_int_equal(byte, 1);
+    assert_false(file_lock(&mine, path));
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    assert_true(file_lock(&mine, path));
+    file_unlock(mine);
+    close(ends[0]);
+    close(ends[1]);
+    assert_true(file_lock(&mine, in_directory("nowhere/lock")));
+    assert_int_equal(mine, -1);
+    file_unlock(mine);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crc_known_values),
@@ -473,6 +504,7 @@ int main(void) {
         cmocka_unit_test(a_directory_without_permission),
         cmocka_unit_test(removal_does_not_follow_links),
         cmocka_unit_test(links_are_replaced),
+        cmocka_unit_test(one_holds_a_lock),
         cmocka_unit_test(paths),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -82,24 +82,30 @@ bool schedule_check(const Options *o, char error[ERROR_SIZE]) {
 
 static bool rescale(int64_t *count, int64_t from, int64_t to, char error[ERROR_SIZE]) {
     if (*count * from % to != 0)
-        return file_error(error, "steps of %lld ranks x %lld micro-batches do not divide among %lld ranks; give --batch and --grad-accum anew, or --total-batch",
-                          (long long)from, (long long)*count, (long long)to);
+        return file_error(error, "steps of %lld ranks x %lld micro-batches do not divide among %lld ranks; give --batch with --grad-accum or "
+                          "--batch-schedule anew, or --total-batch", (long long)from, (long long)*count, (long long)to);
     *count = *count * from / to;
     return true;
 }
 
-bool schedule_rescale(Options *o, int64_t from, int64_t to, char error[ERROR_SIZE]) {
+bool schedule_rescale(Options *o, int64_t now, int64_t from, int64_t to, char error[ERROR_SIZE]) {
     const char *text = o->batch_schedule;
-    int64_t step, count, accum = o->grad_accum;
+    int64_t step, count, next, unused, accum = o->grad_accum;
+    if (!*text) {
+        if (!rescale(&accum, from, to, error)) return false;
+        o->grad_accum = accum;
+        return true;
+    }
     char *scaled = xstrdup("");
-    bool ok = rescale(&accum, from, to, error);
+    bool ok = true;
     while (ok && next_entry(&text, &step, &count) == 1) {
+        const char *rest = text;
+        if (next_entry(&rest, &next, &unused) == 1 && next <= now) continue;   /* over */
         ok = rescale(&count, from, to, error);
-        char *longer = xprintf("%s%s%lld:%lld", scaled, *scaled ? "," : "", (long long)step, (long long)count);
+        char *longer = xprintf("%s%s%lld:%lld", scaled, *scaled ? "," : "", *scaled ? (long long)step : 0, (long long)count);
         free(scaled);
         scaled = longer;
     }
-    if (ok) o->grad_accum = accum;
     free(ok ? o->batch_schedule : scaled);
     if (ok) o->batch_schedule = scaled;
     return ok;

@@ -23,9 +23,9 @@ int64_t schedule_grad_accum(const Options *options, int64_t t);
 int64_t schedule_most_grad_accum(const Options *options);
 /* Checks the text of --batch-schedule: ascending steps from 0, counts of at least 1. */
 bool schedule_check(const Options *options, char error[ERROR_SIZE]);
-/* grad_accum, and the counts of --batch-schedule, for `to` ranks where they were for `from`: steps then have as many rows as before. False, naming the count that
-   does not divide, with nothing changed. */
-bool schedule_rescale(Options *options, int64_t from, int64_t to, char error[ERROR_SIZE]);
+/* The counts of --batch-schedule, or without one grad_accum, for `to` ranks where they were for `from`: steps from number `now` on then have as many rows as
+   before; what of the schedule is over by then is left out. False, naming the count that does not divide, with nothing changed. */
+bool schedule_rescale(Options *options, int64_t now, int64_t from, int64_t to, char error[ERROR_SIZE]);
 
 #ifdef __cplusplus
 }

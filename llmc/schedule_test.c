@@ -107,21 +107,30 @@ static void test_batch_schedule(void **state) {
 static void test_rescale(void **state) {
     (void)state;
     char error[ERROR_SIZE];
-    Options *o = with("grad_accum=6\nbatch_schedule=0:3,100:6\n");
-    assert_true(schedule_rescale(o, 2, 3, error));
+    Options *o = with("grad_accum=6\n");
+    assert_true(schedule_rescale(o, 0, 2, 3, error));
     assert_int_equal(o->grad_accum, 4);
-    assert_string_equal(o->batch_schedule, "0:2,100:4");
-    assert_true(schedule_rescale(o, 3, 1, error));
+    assert_true(schedule_rescale(o, 50, 3, 1, error));
     assert_int_equal(o->grad_accum, 12);
-    assert_int_equal(schedule_grad_accum(o, 0), 6);
-    assert_int_equal(schedule_grad_accum(o, 100), 12);
-    assert_false(schedule_rescale(o, 1, 12, error));   /* six do not divide */
+    assert_false(schedule_rescale(o, 0, 1, 5, error));
+    assert_int_equal(o->grad_accum, 12);
+    /* A schedule counts alone, and of it what is not over. */
+    o = with("grad_accum=1\nbatch_schedule=0:3,100:6,200:12\n");
+    assert_true(schedule_rescale(o, 99, 2, 3, error));
+    assert_string_equal(o->batch_schedule, "0:2,100:4,200:8");
+    assert_true(schedule_rescale(o, 0, 3, 1, error));
+    assert_string_equal(o->batch_schedule, "0:6,100:12,200:24");
+    assert_false(schedule_rescale(o, 99, 1, 12, error));   /* six do not divide */
     assert_non_null(strstr(error, "12 ranks"));
-    assert_int_equal(o->grad_accum, 12);
-    assert_string_equal(o->batch_schedule, "0:6,100:12");
+    assert_string_equal(o->batch_schedule, "0:6,100:12,200:24");
+    assert_true(schedule_rescale(o, 100, 1, 12, error));
+    assert_string_equal(o->batch_schedule, "0:1,200:2");
+    assert_true(schedule_rescale(o, 1000, 12, 24, error));
+    assert_string_equal(o->batch_schedule, "0:1");
+    assert_int_equal(o->grad_accum, 1);
     o = with("grad_accum=1\n");
-    assert_false(schedule_rescale(o, 4, 8, error));
-    assert_true(schedule_rescale(o, 4, 2, error));
+    assert_false(schedule_rescale(o, 0, 4, 8, error));
+    assert_true(schedule_rescale(o, 0, 4, 2, error));
     assert_int_equal(o->grad_accum, 2);
 }
 

@@ -30,12 +30,12 @@ static bool batch_given_anew(Options *o) {
 /* Steps stay as large as they were, on however many ranks they are made, unless the user says otherwise. A schedule counts before --total-batch. */
 static void keep_batch(Trainer *t, const char *directory) {
     char error[ERROR_SIZE];
-    int64_t before;
+    int64_t before, step;
     Options *o = &t->options;
-    if (!checkpoint_read_ranks(directory, &before, error)) die("%s", error);
+    if (!checkpoint_read_ranks(directory, &before, &step, error)) die("%s", error);
     if (o->eval_only || o->export_[0] || batch_given_anew(o) || before == ranks_of_step(t)) return;
     if (o->total_batch && !o->batch_schedule[0]) return;
-    if (!schedule_rescale(o, before, ranks_of_step(t), error)) die("cannot resume from %s: %s", directory, error);
+    if (!schedule_rescale(o, step, before, ranks_of_step(t), error)) die("cannot resume from %s: %s", directory, error);
 }
 
 /* The checkpoint to go on from, which rank 0 finds, its options taken over. A --model given again must be the one that the run began with. */
@@ -104,7 +104,7 @@ static void resolve_val_data(Options *o) {
 static int64_t resolve_batch(Options *o, int64_t ranks) {
     char error[ERROR_SIZE];
     int64_t micro = ranks * o->batch * o->seq_len, most = o->grad_accum;
-    if (o->total_batch && !o->eval_only) {
+    if (o->total_batch && !o->batch_schedule[0] && !o->eval_only) {   /* else it has no part in this */
         if (o->total_batch % micro != 0)
             die("--total-batch %lld is not a multiple of %sbatch x seq-len = %lld", (long long)o->total_batch, ranks > 1 ? "ranks x " : "", (long long)micro);
         o->grad_accum = most = o->total_batch / micro;
@@ -198,8 +198,22 @@ static void print_banner(const Trainer *t) {
     fflush(stdout);
 }
 
+/* Two runs in one directory would replace and remove each other's checkpoints. */
+static void lock_run(Trainer *t) {
+    char *path = path_join(t->options.out, ".lock");
+    if (t->lock < 0 && !file_lock(&t->lock, path))
+        die("a run is under way in %s, which has %s locked; wait for its end, or choose another --out", t->options.out, path);
+    free(path);
+}
+
+static void unlock_run(Trainer *t) {
+    file_unlock(t->lock);
+    t->lock = -1;
+}
+
 /* A new run never mixes with an older one in the same directory: the older one is kept under another name. */
-static void set_earlier_run_aside(const char *out) {
+static void set_earlier_run_aside(Trainer *t) {
+    const char *out = t->options.out;
     if (!checkpoint_run_exists(out)) return;
     for (int i = 1; i < 100000; i++) {
         char *aside = xprintf("%s.%d", out, i);
@@ -207,7 +221,10 @@ static void set_earlier_run_aside(const char *out) {
         if (!taken && rename(out, aside) != 0) die("%s holds an earlier run and cannot be renamed to %s; choose another --out", out, aside);
         if (!taken) printf("run     an earlier run in %s is kept as %s\n", out, aside);
         free(aside);
-        if (!taken) return;
+        if (!taken) {
+            unlock_run(t);
+            return;
+        }
     }
     die("%s holds an earlier run; choose another --out", out);
 }
@@ -216,14 +233,20 @@ static void set_earlier_run_aside(const char *out) {
 static void open_run(Trainer *t, bool resuming) {
     char error[ERROR_SIZE];
     const char *out = t->options.out;
-    if (!resuming) set_earlier_run_aside(out);
-    if (!directory_create(out, error) || !checkpoint_clean(out, error)) die("%s", error);
+    if (path_is_directory(out)) lock_run(t);
+    if (!resuming) set_earlier_run_aside(t);
+    if (!directory_create(out, error)) die("%s", error);
+    lock_run(t);
+    if (!checkpoint_clean(out, error)) die("%s", error);
     if (resuming && checkpoint_newest_step(out) > t->run.step)
         die("%s holds a checkpoint of step %lld, newer than step %lld to resume from; choose another --out to branch off", out,
             (long long)checkpoint_newest_step(out), (long long)t->run.step);
     t->logger = logger_open(out, t->run.step, error);
     if (!t->logger) die("%s", error);
-    t->writer = checkpoint_writer_open(out, &t->options, t->vocabulary, t->options.checkpoint_async != 0);
+    char *best = path_join(out, "best");
+    double best_val_loss = path_exists(best) ? t->run.best_val_loss : INFINITY;   /* a run that branches off another one has none at first */
+    free(best);
+    t->writer = checkpoint_writer_open(out, &t->options, t->vocabulary, best_val_loss, t->options.checkpoint_async != 0);
 }
 
 /* "out/" is "out": the names of earlier runs are made of it. */
@@ -269,6 +292,7 @@ static void open_backend(Trainer *t) {
         die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
     if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
     t->backend->select(team_of_threads(t->team) ? 0 : team_local_rank(t->team));   /* threads share a device */
+    team_expect_same(t->team, t->backend->name, "device");
     char *comm = option_choice_word(options_find(&train_options, "comm")->choices, o->comm);
     if (!o->plan) t->comm = comm_open(t->team, t->backend, comm);
     free(comm);
@@ -324,6 +348,7 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     Options *o = &t->options;
     current_trainer = t;
     t->team = team;
+    t->lock = -1;
     t->rank = team_rank(team);
     t->ranks = team_ranks(team);
     options_parse(&train_options, o, argc, argv);
@@ -359,6 +384,7 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
 void trainer_close(Trainer *t) {
     logger_close(t->logger);
     if (t->writer) checkpoint_writer_close(t->writer);
+    unlock_run(t);
     snapshot_release(&t->snapshot);
     dataloader_close(t->train);
     dataloader_close(t->val);

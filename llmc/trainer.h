@@ -26,6 +26,7 @@ typedef struct {
     Hellaswag *hellaswag;        /* NULL: not asked for */
     Logger *logger;              /* of rank 0, as is the writer */
     CheckpointWriter *writer;
+    int lock;                    /* on the run's directory (files.h) */
     Snapshot snapshot;           /* of other ranks: empty */
     RunState run;
     int64_t saved_step;          /* of the newest checkpoint */
