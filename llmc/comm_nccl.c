@@ -107,6 +107,21 @@ static ncclUniqueId id_of_first(Team *team) {
     return mine;
 }
 
+/* NCCL connects, and takes device memory for it, at the first large collective of each kind: better now, before anybody counts what memory is left,
+   and where a network that does not work shows at once. */
+static void connect_ranks(const Nccl *n) {
+    enum { FLOATS = 1 << 23 };
+    const size_t piece = FLOATS / (size_t)n->ranks, count = piece * (size_t)n->ranks;
+    float *x = n->backend->alloc(count * sizeof *x), *mine = x + (size_t)n->rank * piece;
+    cudaStream_t stream = (cudaStream_t)n->stream;
+    check(nccl.AllReduce(x, x, count, ncclFloat32, ncclSum, n->comm, stream), "ncclAllReduce", n->comm);
+    check(nccl.ReduceScatter(x, mine, piece, ncclFloat32, ncclSum, n->comm, stream), "ncclReduceScatter", n->comm);
+    check(nccl.AllGather(mine, x, piece, ncclFloat32, n->comm, stream), "ncclAllGather", n->comm);
+    n->backend->synchronize(n->stream);
+    check_progress(n);
+    n->backend->release(x);
+}
+
 static void *open_body(Team *team, const Backend *backend) {
     Nccl *n = xcalloc(1, sizeof *n);
     n->backend = backend;
@@ -117,8 +132,9 @@ static void *open_body(Team *team, const Backend *backend) {
     ncclUniqueId id = id_of_first(team);
     team_wait_begin(team, "NCCL to connect the GPUs");
     check(nccl.CommInitRank(&n->comm, n->ranks, id, n->rank), "ncclCommInitRank", NULL);
-    team_wait_end(team);
     n->stream = backend->stream_open(1);
+    connect_ranks(n);
+    team_wait_end(team);
     n->computed = backend->event_open();
     for (int i = 0; i < EVENTS; i++) n->done[i] = backend->event_open();
     return n;
@@ -155,7 +171,7 @@ static Ticket start(void *own, Collective what, Tensor x, Stream *after) {
     cudaStream_t stream = (cudaStream_t)n->stream;
     size_t count = (size_t)tensor_numel(x), piece = count / (size_t)n->ranks;
     void *mine = (char *)x.data + (size_t)n->rank * piece * dtype_size(x.dtype);
-    team_wait_begin(n->team, "NCCL to start a collective");   /* the first ones connect to the other ranks */
+    team_wait_begin(n->team, "NCCL to start a collective");   /* it may have to connect for this one */
     if (what == COMM_ALL_REDUCE) check(nccl.AllReduce(x.data, x.data, count, type, ncclSum, n->comm, stream), "ncclAllReduce", n->comm);
     if (what == COMM_REDUCE_SCATTER) check(nccl.ReduceScatter(x.data, mine, piece, type, ncclSum, n->comm, stream), "ncclReduceScatter", n->comm);
     if (what == COMM_ALL_GATHER) check(nccl.AllGather(mine, x.data, piece, type, n->comm, stream), "ncclAllGather", n->comm);
