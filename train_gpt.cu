@@ -76,10 +76,7 @@ static void measure(Trainer *t, StepReport *report) {
 
 /* Every rank has a part in the copy; rank 0 writes it. A write that fails is reported, and training goes on. */
 static void save(Trainer *t, bool best) {
-    team_excuse(t->team, first_rank(t));   /* it may have to wait for the disk */
-    Snapshot *snapshot = t->writer ? checkpoint_writer_snapshot(t->writer) : &t->snapshot;
-    team_excuse(t->team, false);
-    model_snapshot(&t->model, snapshot, true, t->writer && checkpoint_writer_copies(t->writer));
+    trainer_copy_state(t);
     team_excuse(t->team, first_rank(t));
     if (t->writer) checkpoint_writer_save(t->writer, &t->run, best, t->stopping || t->run.step == t->options.steps);
     team_excuse(t->team, false);
@@ -149,6 +146,7 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
     report->loss = outcome.loss;
     report->grad_norm = outcome.grad_norm;
     report->skipped = outcome.skip == SKIP_SPIKE;
+    t->spikes += report->skipped;
     if (outcome.skip == SKIP_NOT_FINITE || !isfinite(outcome.loss) || !isfinite(outcome.grad_norm)) {
         finish_writing(t);
         agree_on_bad_numbers(t->team, report->step, &outcome);
@@ -167,7 +165,8 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-/* The best so far is what rank 0 has on the disk, or on its way there; at the last step, behind which nothing can be made good, what is there for sure. */
+/* The best so far is what rank 0 has on the disk, or on its way there; at the last step, behind which nothing can be made good, what is there
+   for sure. */
 static void learn_best(Trainer *t, bool last) {
     char ignored[ERROR_SIZE];
     team_excuse(t->team, first_rank(t));
@@ -249,8 +248,10 @@ static void print_profile(Trainer *t) {
 /* The last lines: why training ended, and where its results are. */
 static void print_end(const Trainer *t, bool stopped) {
     const Options *o = &t->options;
+    if (t->spikes) printf("%lld of %lld updates were left out as spikes\n", (long long)t->spikes, (long long)(t->run.step - t->first_step));
     if (t->run.step < o->steps)
-        printf("%s: step %lld is saved in %s; go on with --resume auto\n", stopped ? "interrupted" : "--max-time is over", (long long)t->run.step, o->out);
+        printf("%s: step %lld is saved in %s; go on with --resume auto\n", stopped ? "interrupted" : "--max-time is over",
+               (long long)t->run.step, o->out);
     else if (isfinite(t->run.best_val_loss))
         printf("done: best validation loss %.4f; the model is in %s/best, the newest state in %s/last\n", t->run.best_val_loss, o->out,
                o->out);

@@ -157,6 +157,9 @@ for zero in 0 1; do
     works "resumed with the other kind of optimizer memory" $ranks $first 2 --resume auto -x 20 -o resumed --log-every 1 --zero $((1 - zero))
     holds "as if it had never stopped" same_losses one resumed
 done
+copy saved0 resumed
+works "resumed with another -g" $ranks $first 2 --resume auto -x 11 -o resumed -g 3
+holds "says that steps are smaller now" grep -q "^note    steps have 192 tokens from here on; before, 384" "$work/stdout"
 fails_once "a number of ranks that does not divide the step" "12 *ranks|do not divide among 5 ranks" $ranks tcp 5 --resume auto -o saved0 -x 20
 works "which evaluates all the same" $ranks tcp 5 --eval-only --resume auto -o saved0
 # same_tokens RUN STEP TOKENS: that step was as large.
@@ -327,6 +330,10 @@ wait \$!
 exit \$result
 END
 other="sh own/other"
+fails "processes for GPUs that are not there" "--gpus 2, but .*; say --device cpu" $program $tiny --gpus 2 -o bad
+all_gone "processes for GPUs that are not there"
+fails "--ranks by itself" "--ranks 2 is for --plan, and for --comm loopback" $program $tiny --ranks 2 -o bad
+fails "spikes everywhere" "--skip-spikes is 0.5 standard deviations" $program $tiny --skip-spikes 0.5 -o bad
 pair="$program $tiny -g 1 -x 2 -o pair --comm-timeout 20"
 works "ranks as torchrun starts them" $other $pair -- $pair
 fails_once "unequal options" "rank 1 on .*lr = " $other $pair -- $pair --lr 0.5

@@ -40,6 +40,9 @@ void agree_on_parameters(Model *m, int64_t step) {
     free(all);
 }
 
+/* printf gives a NaN the sign that it happens to have. */
+static double without_sign(double x) { return isnan(x) ? (double)NAN : x; }
+
 void agree_on_bad_numbers(Team *team, int64_t step, const StepOutcome *outcome) {
     int ranks = team_ranks(team), culprit = 0;
     double *losses = (double *)xmalloc((size_t)ranks * sizeof *losses);
@@ -49,7 +52,7 @@ void agree_on_bad_numbers(Team *team, int64_t step, const StepOutcome *outcome) 
     free(losses);
     if (team_rank(team) == (known ? culprit : 0))
         die("step %lld: the loss is %f and the gradient norm %f%s; no parameter was changed in it; --check-numerics names the op that made it",
-            (long long)step, outcome->loss, outcome->grad_norm,
+            (long long)step, without_sign(outcome->loss), without_sign(outcome->grad_norm),
             ranks == 1 ? "" : known ? ", and so is the loss of this rank's own rows" : ", and it is not known of which rank");
     team_barrier(team, "the end");
     die("the run should have ended with rank %d", known ? culprit : 0);

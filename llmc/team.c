@@ -84,19 +84,19 @@ static uint64_t hash_of(const char *text) {
     return hash;
 }
 
-/* Of two texts that differ: the number of the first line that does, from 1, and its length in each; *a and *b move to it. */
-static int first_difference(const char **a, const char **b, int *a_length, int *b_length) {
-    for (int line = 1;; line++) {
+/* Of two texts that differ: *a and *b move to the first line that does, and its length in each is found. */
+static void first_difference(const char **a, const char **b, int *a_length, int *b_length) {
+    for (;;) {
         *a_length = (int)strcspn(*a, "\n");
         *b_length = (int)strcspn(*b, "\n");
-        if (*a_length != *b_length || memcmp(*a, *b, (size_t)*a_length) != 0) return line;
+        if (*a_length != *b_length || memcmp(*a, *b, (size_t)*a_length) != 0) return;
         bool a_over = (*a)[*a_length] == 0, b_over = (*b)[*b_length] == 0;
         *a += *a_length + !a_over;
         *b += *b_length + !b_over;
         if (a_over || b_over) {   /* one text has a line more */
             *a_length = (int)strcspn(*a, "\n") * !a_over;
             *b_length = (int)strcspn(*b, "\n") * !b_over;
-            return line + 1;
+            return;
         }
     }
 }
@@ -107,9 +107,10 @@ static void die_of_difference(Team *t, const char *text, size_t longest, int ran
     memcpy(mine, text, strlen(text));
     team_gather(t, mine, longest + 1, all, what);
     const char *first = all, *other = all + (longest + 1) * (size_t)rank;
-    int n, m, line = first_difference(&first, &other, &n, &m);
-    die("rank %d on %s differs from rank 0 in the %s: line %d is '%.*s' there and '%.*s' on rank 0; all ranks need the same", rank,
-        team_host(t, rank), what, line, m < 200 ? m : 200, other, n < 200 ? n : 200, first);
+    int n, m;
+    first_difference(&first, &other, &n, &m);
+    die("rank %d on %s differs from rank 0 in the %s: '%.*s' there and '%.*s' on rank 0; all ranks need the same", rank,
+        team_host(t, rank), what, m < 200 ? m : 200, other, n < 200 ? n : 200, first);
 }
 
 void team_expect_same(Team *t, const char *text, const char *what) {

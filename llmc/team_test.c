@@ -92,13 +92,13 @@ static void unequal_texts_are_named(void **state) {
     Child c[3];
     team_start(c, 3, patient, act_differs);
     assert_int_equal(team_end(c, 3, SOON), 0);
-    char *sentence = xprintf("prog: rank 2 on %s differs from rank 0 in the options: line 2 is 'b = 3' there and 'b = 2' on rank 0; all ranks need "
+    char *sentence = xprintf("prog: rank 2 on %s differs from rank 0 in the options: 'b = 3' there and 'b = 2' on rank 0; all ranks need "
                              "the same\n", host);
     assert_ended(c, 3, 1, sentence);
     free(sentence);
     team_start(c, 2, patient, act_longer);
     assert_int_equal(team_end(c, 2, SOON), 0);
-    assert_ended(c, 2, 1, "line 2 is 'b' there and '' on rank 0");
+    assert_ended(c, 2, 1, ": 'b' there and '' on rank 0");
 }
 
 /* ---- one rank ends ---- */
@@ -186,7 +186,7 @@ static void silent_ends_are_noticed(void **state) {
         assert_int_equal(c[faulty].status, kind ? 128 + SIGKILL : 0);
         assert_string_equal(c[faulty].text, "");
         c[faulty].status = 1;
-        char *sentence = xprintf("prog: rank %d on %s ended without a word (killed, or out of memory?)\n", faulty, host);
+        char *sentence = xprintf("prog: rank %d on %s ended without a word (killed by a signal, or out of memory?)\n", faulty, host);
         assert_ended(c, 3, 1, sentence);
         free(sentence);
     }
@@ -198,7 +198,7 @@ static void without_rank_0_the_others_speak(void **state) {
     faulty = 0;
     team_start(c, 3, patient, act_is_killed);
     assert_int_equal(team_end(c, 3, SOON), 0);
-    char *sentence = xprintf("prog: rank 0 on %s ended without a word (killed, or out of memory?)\n", host);
+    char *sentence = xprintf("prog: rank 0 on %s ended without a word (killed by a signal, or out of memory?)\n", host);
     for (int r = 1; r < 3; r++) {
         assert_int_equal(c[r].status, 1);
         assert_string_equal(c[r].text, sentence);

@@ -15,7 +15,10 @@
 /* ---- options ---------------------------------------------------------------------------------------------------------------- */
 
 /* The ranks that make a step: those of a plan are on paper. */
-static int64_t ranks_of_step(const Trainer *t) { return t->options.plan && t->options.ranks ? t->options.ranks : t->ranks; }
+static int64_t ranks_of_step(const Trainer *t) {
+    const Options *o = &t->options;
+    return o->plan && o->ranks ? o->ranks : o->plan && o->gpus ? o->gpus : t->ranks;
+}
 
 /* Of the options that say how large a step is, one given now counts before another that the checkpoint holds. Returns whether one was given. */
 static bool batch_given_anew(Options *o) {
@@ -36,6 +39,21 @@ static void keep_batch(Trainer *t, const char *directory) {
     if (o->eval_only || o->export_[0] || batch_given_anew(o) || before == ranks_of_step(t)) return;
     if (o->total_batch && !o->batch_schedule[0]) return;
     if (!schedule_rescale(o, step, before, ranks_of_step(t), error)) die("cannot resume from %s: %s", directory, error);
+}
+
+/* On resuming: says so if a step is no longer as large as it was. */
+static void note_batch(const Trainer *t, const char *directory) {
+    char error[ERROR_SIZE], now[32], then[32];
+    int64_t ranks, step;
+    Options saved;
+    options_defaults(&saved);
+    if (!checkpoint_read_options(directory, &saved, error) || !checkpoint_read_ranks(directory, &ranks, &step, error)) die("%s", error);
+    int64_t before = ranks * schedule_grad_accum(&saved, step) * saved.batch * saved.seq_len;
+    int64_t after = t->ranks * schedule_grad_accum(&t->options, step) * t->spec.B * t->spec.T;
+    format_count(now, (double)after);
+    format_count(then, (double)before);
+    if (after != before) printf("note    steps have %s tokens from here on; before, %s\n", now, then);
+    options_release(&train_options, &saved);
 }
 
 /* The checkpoint to go on from, which rank 0 finds, its options taken over. A --model given again must be the one that the run began with. */
@@ -291,6 +309,9 @@ static void open_backend(Trainer *t) {
     if (!t->backend && backend_missing(o->device))
         die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
     if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
+    if (o->gpus > 1 && o->from.device == FROM_DEFAULT && strcmp(t->backend->name, "cpu") == 0)
+        die("--gpus %lld, but %s; say --device cpu too to have so many processes on the CPU", (long long)o->gpus,
+            backend_missing("auto") ? backend_missing("auto") : "this program was built without CUDA");
     t->backend->select(team_of_threads(t->team) ? 0 : team_local_rank(t->team));   /* threads share a device */
     team_expect_same(t->team, t->backend->name, "device");
     char *comm = option_choice_word(options_find(&train_options, "comm")->choices, o->comm);
@@ -333,6 +354,7 @@ static void open_model(Trainer *t, const char *weights, bool resuming) {
                 t->run.data, o->train_data, now.data);
         memcpy(t->run.data, now.data, sizeof now.data);
         if (first_rank(t)) printf("resume  %s: step %lld\n", weights, (long long)t->run.step);
+        if (first_rank(t)) note_batch(t, weights);
     } else if (weights) {
         if (!model_read_directory(&t->model, weights, error)) die("%s", error);
     } else {
@@ -353,6 +375,10 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     t->ranks = team_ranks(team);
     options_parse(&train_options, o, argc, argv);
     agree_on_options(t->team, o);
+    if (o->ranks && !o->plan && !team_of_threads(t->team) && o->ranks != 1)
+        die("--ranks %lld is for --plan, and for --comm loopback; to start so many processes say --gpus, or mpirun -np", (long long)o->ranks);
+    if (o->skip_spikes > 0 && o->skip_spikes < 2)
+        die("--skip-spikes is %g standard deviations, so that every other step would be a spike; give 2 or more, as 6", o->skip_spikes);
     cut_trailing_slashes(o->out);
     char *weights = resolve_options(t, &resuming);
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
@@ -377,8 +403,16 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     if (first_rank(t)) print_banner(t);
     open_model(t, weights, resuming);
     if (!o->eval_only && first_rank(t)) open_run(t, resuming);
+    if (!o->eval_only && o->checkpoint_async) trainer_copy_state(t);   /* memory for copies is taken now, not in the middle of training */
     t->saved_step = resuming ? t->run.step : -1;
     free(weights);
+}
+
+void trainer_copy_state(Trainer *t) {
+    team_excuse(t->team, first_rank(t));   /* it may have to wait for the disk */
+    Snapshot *snapshot = t->writer ? checkpoint_writer_snapshot(t->writer) : &t->snapshot;
+    team_excuse(t->team, false);
+    model_snapshot(&t->model, snapshot, true, t->writer && checkpoint_writer_copies(t->writer));
 }
 
 void trainer_close(Trainer *t) {

@@ -32,6 +32,7 @@ typedef struct {
     int64_t saved_step;          /* of the newest checkpoint */
     int64_t valid_targets;       /* in this rank's part of the batch of this step */
     int32_t *tokens, *targets;   /* (G, B, T): this rank's part of the batch of one optimizer step */
+    int64_t spikes;              /* updates left out by this process */
     bool stopping;               /* all ranks know that this step is the last */
     double started;              /* machine_seconds at which this process began to train */
     double clock;                /* and at which the step under way began */
@@ -43,6 +44,9 @@ typedef struct {
    zeros; team is NULL where this rank is alone. */
 void trainer_open(Trainer *t, int argc, char **argv, Team *team);
 void trainer_close(Trainer *t);
+
+/* A copy of the model's state for a checkpoint, on rank 0; every rank has a part in it. Waits until the writer is done with the one before. */
+void trainer_copy_state(Trainer *t);
 
 /* Rank 0 prints, and writes files. */
 static inline bool first_rank(const Trainer *t) { return t->rank == 0; }

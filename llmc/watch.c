@@ -251,7 +251,7 @@ static void hear(Watch *w, int rank) {
     bool open = connection_read(&m->link);
     m->heard = machine_seconds();
     take_all(w, rank);
-    if (!open && !w->closed) end_lost(w, rank, "ended without a word (killed, or out of memory?)");
+    if (!open && !w->closed) end_lost(w, rank, "ended without a word (killed by a signal, or out of memory?)");
 }
 
 static void send_all(Watch *w) {
@@ -259,7 +259,7 @@ static void send_all(Watch *w) {
         Member *m = &w->members[r];
         if (!connection_has_more(&m->link) || connection_write(&m->link)) continue;
         hear(w, r);   /* its last words may be there */
-        end_lost(w, r, "ended without a word (killed, or out of memory?)");
+        end_lost(w, r, "ended without a word (killed by a signal, or out of memory?)");
     }
 }
 

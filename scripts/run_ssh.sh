@@ -70,9 +70,9 @@ environment() {
 # The ranks' readers come to the end of their input.
 stop() { exec 5>&-; }
 
-case ${1---help} in --help | -h)
-    sed -n '2,12s/^# \{0,1\}//p' "$0"
-    exit 0 ;;
+case ${1-} in
+    --help | -h) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    '') fail "it names no machine; give a list, as node1:8,node2:8, or a file (--help)" ;;
 esac
 hosts=$1
 shift
