@@ -418,6 +418,7 @@ class PrepareTest(download_test.Directory):
         out = os.path.join(self.directory, "out")
         with unittest.mock.patch.dict(os.environ, {"TOKENIZER": stand_in}):
             for number in (signal.SIGTERM, signal.SIGHUP):
+                self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_DFL))   # nohup has it ignored, by children too
                 for more in ((), ("--limit", "1T")):
                     with self.program_at_work(lines, "--vocab", self.directory, "--out", out, *more) as process:
                         self.wait_for(lambda: os.path.exists(pid))

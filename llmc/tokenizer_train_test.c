@@ -191,5 +191,6 @@ int main(void) {
         return 0;
     }
     pretokenizer_close(pretokenizer);
+    signal(SIGINT, SIG_DFL);   /* programs in the background of a shell ignore it, and so would their children */
     return cmocka_run_group_tests(tests, enter_directory, remove_directory);
 }
