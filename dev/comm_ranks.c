@@ -5,15 +5,9 @@
      mpirun -np 2 comm_ranks --bench             times them, alone and beside a thread that computes without a pause */
 #include "llmc/comm_test.h"
 #include "llmc/launch.h"
+#include "llmc/machine.h"
 
 #include <pthread.h>
-#include <time.h>
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static bool over;            /* atomic */
 static volatile double sum;
@@ -29,11 +23,11 @@ static void time_collective(Comm *c, TestedCollective what, Tensor x, int rounds
     *mean = 0;
     for (int i = 0; i < rounds; i++) {
         team_barrier(comm_team(c), "the next round");
-        double begin = seconds();
+        double begin = machine_seconds();
         Ticket ticket = what == ALL_REDUCE ? comm_all_reduce(c, x, NULL)
                       : what == REDUCE_SCATTER ? comm_reduce_scatter(c, x, NULL) : comm_all_gather(c, x, NULL);
         comm_wait(c, ticket, NULL);
-        double ms = 1e3 * (seconds() - begin);
+        double ms = 1e3 * (machine_seconds() - begin);
         if (ms < *least) *least = ms;
         *mean += ms / rounds;
     }

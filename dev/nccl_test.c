@@ -1,19 +1,11 @@
 /* nccl_test.c: what llmc/comm_nccl.c asks of NCCL, and the order that its events make, without a GPU: a stand-in is loaded as libnccl.so.2, the other
    ranks of the team are made up, and streams and events only keep account. */
+#include "llmc/child_test.h"
 #include "llmc/comm_body.h"
-#include "llmc/error.h"
 #include "llmc/team_body.h"
 #include "nccl_standin.h"
 
 #include <dlfcn.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <cmocka.h>
 
 /* ---- a device of streams and events ---- */
 
@@ -241,39 +233,25 @@ static void events_order_the_streams(void **state) {
 
 /* ---- failures ---- */
 
-static void open_and_use(int rank, int ranks) {
+/* Rank 2 of 3, where `fails` fails. */
+static int open_and_use(void *fails) {
     static float x[8];
     Backend b = device();
-    Team team = member(rank, ranks);
+    Team team = member(2, 3);
+    error_exit_hook(_exit);
+    setenv("NCCL_STANDIN_FAILS", fails, 1);
     watched = 1;
     Comm *c = open_nccl(&team, &b, "auto");
     Ticket ticket = comm_all_reduce(c, tensor(x, F32, 1, 8, 0, 0, 0), &streams[COMPUTE]);
     comm_wait(c, ticket, &streams[OTHER]);
+    return 0;
 }
 
-/* In a child, where `fails` fails: it must end with status 1 and a sentence that has `part`; with part NULL with status 0. */
+/* It ends with status 1 and a sentence that has `part`; with part NULL with status 0. */
 static void expect_end(const char *fails, const char *part) {
-    int ends[2], status;
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        error_exit_hook(_exit);
-        setenv("NCCL_STANDIN_FAILS", fails, 1);
-        open_and_use(2, 3);
-        _exit(0);
-    }
-    close(ends[1]);
-    char text[4096];
-    size_t used = 0;
-    for (ssize_t n; (n = read(ends[0], text + used, sizeof text - 1 - used)) > 0;) used += (size_t)n;
-    text[used] = 0;
-    close(ends[0]);
-    waitpid(child, &status, 0);
-    assert_int_equal(WEXITSTATUS(status), part ? 1 : 0);
-    if (part && !strstr(text, part)) fail_msg("'%s' was expected in: %s", part, text);
+    Child c = child_run(open_and_use, (void *)fails);
+    assert_int_equal(c.status, part ? 1 : 0);
+    if (part) assert_holds(c.text, part);
 }
 
 static void failures_are_named(void **state) {

@@ -4,6 +4,7 @@
 
 #include "checkpoint.h"
 
+#include "directory_test.h"
 #include "error.h"
 #include "kernels/op_test.h"
 
@@ -16,23 +17,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char directory[] = P_tmpdir "/checkpoint_testXXXXXX";
-static char error[ERROR_SIZE];
 static Options options;
 
 /* A test with its own directory. */
 static inline int begin(void **state) {
-    (void)state;
 #ifdef _OPENMP
     omp_set_num_threads(1);   /* models this small are fastest so */
 #endif
     options_defaults(&options);
-    return mkdtemp(directory) ? 0 : -1;
+    return make_directory(state);
 }
 static inline int end(void **state) {
-    (void)state;
     options_release(&train_options, &options);
-    return directory_remove(directory, error) ? 0 : -1;
+    return remove_directory(state);
 }
 
 /* A path in the test's directory, alive until the sixteenth call after it. */

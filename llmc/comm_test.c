@@ -1,12 +1,11 @@
 /* comm_test.c: collectives among rank threads on every backend, what those threads may not do, and the worker's queue and clock. */
 #include "comm_body.h"
 #include "comm_test.h"
+#include "child_test.h"
 #include "kernels/op_test.h"
+#include "machine.h"
 
 #include <pthread.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 /* ---- rank threads ---- */
 
@@ -78,33 +77,16 @@ static void undefined_pieces_are_nan(void **state) {
 
 /* ---- mistakes ---- */
 
-/* Runs act() in a child and puts what it wrote on stderr into text; returns its exit status. */
-static int run(void (*act)(void), char text[4096]) {
-    int ends[2], status;
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        error_exit_hook(_exit);
-        act();
-        _exit(77);
-    }
-    close(ends[1]);
-    size_t used = 0;
-    ssize_t n;
-    while ((n = read(ends[0], text + used, 4095 - used)) > 0) used += (size_t)n;
-    text[used] = 0;
-    close(ends[0]);
-    waitpid(child, &status, 0);
-    return WEXITSTATUS(status);
+typedef void (*Act)(void);
+static int call(void *act) {
+    error_exit_hook(_exit);
+    (*(Act *)act)();
+    return 77;
 }
-
-static void expect_death(void (*act)(void), const char *part) {
-    char text[4096];
-    assert_int_equal(run(act, text), 1);
-    if (!strstr(text, part)) fail_msg("'%s' was expected in: %s", part, text);
+static void expect_death(Act act, const char *part) {
+    Child c = child_run(call, &act);
+    assert_int_equal(c.status, 1);
+    assert_holds(c.text, part);
 }
 
 static int rank_differs(int argc, char **argv, Team *team) {
@@ -171,12 +153,6 @@ static void one_rank_alone_has_none(void **state) {
 
 /* ---- the worker ---- */
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* The worker writes down what it is given, after so many seconds of work. */
 typedef struct {
     int64_t order[2000];
@@ -186,7 +162,7 @@ typedef struct {
 
 static void log_collective(void *context, Collective what, Tensor x) {
     Log *log = context;
-    for (double begin = seconds(); seconds() - begin < log->work;) {}
+    for (double begin = machine_seconds(); machine_seconds() - begin < log->work;) {}
     log->order[log->count++] = x.shape[0] * 4 + (int64_t)what;
 }
 
@@ -217,21 +193,21 @@ static void worker_tells_times(void **state) {
     const double work = 0.01;
     Log log = {.work = work};
     CommWorker *w = worker_open(NULL, log_collective, &log);
-    double begin = seconds();
+    double begin = machine_seconds();
     worker_wait(w, worker_start(w, COMM_ALL_REDUCE, numbered(1)));
     CommTimes waited = worker_times(w);
-    double wall = seconds() - begin;
+    double wall = machine_seconds() - begin;
     assert_true(waited.busy >= work && waited.busy <= wall);
     assert_true(waited.exposed > 0 && waited.exposed <= wall);
     CommTimes after = worker_times(w);
     assert_true(after.busy == 0 && after.exposed == 0);
 
     /* Nobody waits until it is over: nothing is exposed. Asked for while it is under way, the parts add up to the whole. */
-    begin = seconds();
+    begin = machine_seconds();
     Ticket hidden = worker_start(w, COMM_ALL_REDUCE, numbered(1));
     double busy = 0;
     for (CommTimes t = worker_times(w); t.busy > 0; t = worker_times(w)) busy += t.busy;
-    wall = seconds() - begin;
+    wall = machine_seconds() - begin;
     worker_wait(w, hidden);
     assert_true(worker_times(w).exposed == 0);
     assert_true(busy >= work && busy <= wall);

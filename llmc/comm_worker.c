@@ -2,10 +2,10 @@
    rank, whoever waits leaves it to whoever computes. */
 #include "comm_body.h"
 #include "error.h"
+#include "machine.h"
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 /* More collectives than are under way in a step; a rank that starts still more waits. */
 enum { QUEUE = 256 };
@@ -29,12 +29,6 @@ struct CommWorker {
     CommTimes times;
 };
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void *work(void *context) {
     CommWorker *w = context;
     pthread_mutex_lock(&w->lock);
@@ -45,7 +39,7 @@ static void *work(void *context) {
         pthread_mutex_unlock(&w->lock);
         w->run(w->context, request.what, request.x);
         pthread_mutex_lock(&w->lock);
-        if (++w->done == w->started) w->times.busy += seconds() - w->busy_since;
+        if (++w->done == w->started) w->times.busy += machine_seconds() - w->busy_since;
         pthread_cond_broadcast(&w->changed);
     }
     pthread_mutex_unlock(&w->lock);
@@ -83,20 +77,20 @@ static void wait_until_done(CommWorker *w, Ticket ticket) {
     const char *occasion = occasions[w->queue[(w->done + 1) % QUEUE].what];
     /* The watch has locks of its own. */
     pthread_mutex_unlock(&w->lock);
-    double begin = seconds();
+    double begin = machine_seconds();
     team_wait_begin(w->team, occasion);
     pthread_mutex_lock(&w->lock);
     while (w->done < ticket) pthread_cond_wait(&w->changed, &w->lock);
     pthread_mutex_unlock(&w->lock);
     team_wait_end(w->team);
     pthread_mutex_lock(&w->lock);
-    w->times.exposed += seconds() - begin;
+    w->times.exposed += machine_seconds() - begin;
 }
 
 Ticket worker_start(CommWorker *w, Collective what, Tensor x) {
     pthread_mutex_lock(&w->lock);
     wait_until_done(w, w->started + 1 - QUEUE);
-    if (w->done == w->started) w->busy_since = seconds();
+    if (w->done == w->started) w->busy_since = machine_seconds();
     Ticket ticket = ++w->started;
     w->queue[ticket % QUEUE] = (Request){what, x};
     pthread_cond_broadcast(&w->changed);
@@ -114,7 +108,7 @@ void worker_wait(CommWorker *w, Ticket ticket) {
 CommTimes worker_times(CommWorker *w) {
     pthread_mutex_lock(&w->lock);
     if (w->done < w->started) {
-        double now = seconds();
+        double now = machine_seconds();
         w->times.busy += now - w->busy_since;
         w->busy_since = now;
     }

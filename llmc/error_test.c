@@ -1,43 +1,27 @@
 /* error_test.c: what a message looks like, and how the program leaves after it. */
-#include "error.h"
+#include "child_test.h"
 
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <cmocka.h>
 
 /* AddressSanitizer, where it is built in, asks this: an allocation too large shall fail as it does without it. */
 const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
 const char *__tsan_default_options(void) { return "allocator_may_return_null=1"; }
 
-/* Runs act() in a child, puts what it wrote on stderr into text, and returns its exit status. */
-static int run(void (*act)(void), char text[4096]) {
-    int ends[2], status;
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        error_program_name("bin/prog");
-        act();
-        _exit(77);
-    }
-    close(ends[1]);
-    size_t used = 0;
-    ssize_t n;
-    while ((n = read(ends[0], text + used, 4095 - used)) > 0) used += n;
-    text[used] = 0;
-    close(ends[0]);
-    waitpid(child, &status, 0);
-    return WEXITSTATUS(status);
+typedef void (*Act)(void);
+static int call(void *act) {
+    error_program_name("bin/prog");
+    (*(Act *)act)();
+    return 77;
+}
+static void expect(Act act, int status, const char *text) {
+    Child c = child_run(call, &act);
+    assert_int_equal(c.status, status);
+    assert_string_equal(c.text, text);
+}
+static void expect_part(Act act, int status, const char *part) {
+    Child c = child_run(call, &act);
+    assert_int_equal(c.status, status);
+    assert_holds(c.text, part);
 }
 
 static void act_die(void) { die("found %d, expected %s", 3, "4"); }
@@ -74,38 +58,25 @@ static void act_full_stdout(void) {
 
 static void messages_and_statuses(void **state) {
     (void)state;
-    char text[4096];
-    assert_int_equal(run(act_die, text), 1);
-    assert_string_equal(text, "prog: found 3, expected 4\n");
-    assert_int_equal(run(act_die_strange, text), 1);
-    assert_string_equal(text, "prog: no file 'a?b?[31m\xC3\xA9'\n");
-    assert_int_equal(run(act_warn, text), 77);
-    assert_string_equal(text, "prog: warning: slow disk\n");
-    assert_int_equal(run(act_check, text), 1);
-    assert_non_null(strstr(text, "prog: internal error: CHECK(1 + 1 == 3) failed at "));
-    assert_int_equal(run(act_memory, text), 1);
-    assert_non_null(strstr(text, "prog: out of memory: "));
+    expect(act_die, 1, "prog: found 3, expected 4\n");
+    expect(act_die_strange, 1, "prog: no file 'a?b?[31m\xC3\xA9'\n");
+    expect(act_warn, 77, "prog: warning: slow disk\n");
+    expect_part(act_check, 1, "prog: internal error: CHECK(1 + 1 == 3) failed at ");
+    expect_part(act_memory, 1, "prog: out of memory: ");
 }
 
 static void the_hook_decides_how_to_leave(void **state) {
     (void)state;
-    char text[4096];
-    assert_int_equal(run(act_hook, text), 9);
-    assert_string_equal(text, "prog: x\n");
-    assert_int_equal(run(act_hook_returns, text), 1);
+    expect(act_hook, 9, "prog: x\n");
+    expect(act_hook_returns, 1, "prog: x\n");
 }
 
 static void a_message_may_be_told_elsewhere(void **state) {
     (void)state;
-    char text[4096];
-    assert_int_equal(run(act_told, text), 1);
-    assert_string_equal(text, "");
-    assert_int_equal(run(act_not_told, text), 1);
-    assert_string_equal(text, "prog: x\n");
-    assert_int_equal(run(act_print, text), 77);
-    assert_string_equal(text, "prog: of another\n");
-    assert_int_equal(run(act_full_stdout, text), 9);
-    assert_string_equal(text, "prog: x\n");
+    expect(act_told, 1, "");
+    expect(act_not_told, 1, "prog: x\n");
+    expect(act_print, 77, "prog: of another\n");
+    expect(act_full_stdout, 9, "prog: x\n");
 }
 
 static void memory_and_text(void **state) {

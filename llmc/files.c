@@ -154,6 +154,8 @@ uint32_t crc32_update(uint32_t crc, const void *data, size_t bytes) {
     return ~crc;
 }
 
+uint32_t crc32_of_text(const char *text) { return crc32_update(0, text, strlen(text)); }
+
 bool file_crc32(const char *path, uint32_t *crc, uint64_t *size, char error[ERROR_SIZE]) {
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor < 0) return file_error(error, "cannot open '%s': %s", path, strerror(errno));

@@ -48,6 +48,7 @@ bool file_write_text(const char *directory, const char *name, const char *text, 
 
 /* CRC-32 (IEEE 802.3, as zlib computes it) of data, continuing from crc (0 to begin). */
 uint32_t crc32_update(uint32_t crc, const void *data, size_t bytes);
+uint32_t crc32_of_text(const char *text);
 /* CRC-32 of a whole file. */
 bool file_crc32(const char *path, uint32_t *crc, uint64_t *size, char error[ERROR_SIZE]);
 

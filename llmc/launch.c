@@ -120,13 +120,6 @@ static void read_master(TeamPlace *place, const char *launcher) {
     place->port = (int)number("MASTER_PORT", 1, 65535);
 }
 
-/* FNV-1a of a text that names the job. */
-static uint64_t hash_of(const char *text) {
-    uint64_t hash = 14695981039346656037u;
-    for (; text && *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-    return text ? hash : 0;
-}
-
 /* What mpirun sets, by Open MPI or by MPICH and its kin; false if it did not start us. */
 static bool mpi_variables(TeamPlace *place, int *local_ranks) {
     static const char *const names[][4] = {
@@ -182,7 +175,7 @@ static int run_under_mpi(MpiPlace mpi, TeamPlace place, int argc, char **argv, R
     mpi_text_of_first(text, sizeof text);
     char *rest;
     place.port = (int)strtol(text, &rest, 10);
-    place.job = hash_of(text);
+    place.job = crc32_of_text(text);
     strtol(rest, &rest, 10);
     place.addresses = rest + 1;
     int status = run_in_team(&place, argc, argv, rank_main);
@@ -201,7 +194,7 @@ static void meet_without_mpi(TeamPlace *place, int local_ranks) {
         die("mpirun started %d ranks, and this build has no MPI of its kind to bring them together; set MASTER_ADDR to the host of rank 0 and "
             "MASTER_PORT to a free port there, or build where mpicc is", place->ranks);
     place->addresses = "127.0.0.1";
-    place->job = hash_of(job);
+    place->job = crc32_of_text(job);
     place->port = LOWEST_PORT + (int)(place->job % PORTS);
 }
 
@@ -215,10 +208,10 @@ static int launch_under_mpirun(TeamPlace place, int local_ranks, int argc, char 
 
 /* The launcher's name for the job, where it has one. */
 static uint64_t job_of_launcher(void) {
-    if (variable("TORCHELASTIC_RUN_ID")) return hash_of(variable("TORCHELASTIC_RUN_ID"));
+    if (variable("TORCHELASTIC_RUN_ID")) return crc32_of_text(variable("TORCHELASTIC_RUN_ID"));
     if (!variable("SLURM_JOB_ID")) return 0;
     char *name = xprintf("%s.%s", variable("SLURM_JOB_ID"), variable("SLURM_STEP_ID") ? variable("SLURM_STEP_ID") : "");
-    uint64_t job = hash_of(name);
+    uint64_t job = crc32_of_text(name);
     free(name);
     return job;
 }

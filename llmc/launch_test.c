@@ -31,12 +31,7 @@ static int run_program(void *argument) {
     return launch(argc, argv, p->rank_main);
 }
 
-static Child run_one(Program p) {
-    Child c;
-    child_start(&c, run_program, &p);
-    assert_true(child_end(&c, SOON));
-    return c;
-}
+static Child run_one(Program p) { return child_run(run_program, &p); }
 
 /* Sockets or not can be told by the team: a rank alone has none. */
 static int alone(int argc, char **argv, Team *team) {

@@ -394,18 +394,10 @@ static void test_again(void **state) {
         }
 }
 
-static char *fresh_file(void) {
-    char *path = strdup(P_tmpdir "/model_ranks_testXXXXXX");
-    int descriptor = mkstemp(path);
-    assert_true(descriptor >= 0);
-    close(descriptor);
-    return path;
-}
-
 /* Two steps on so many ranks, one more after the file on others: what arrives is what was saved, and on as many ranks nothing shows that training
    ever stopped. */
 static void check_resume(const Backend *backend, int architecture, DType dtype, int before, int after, bool zero_before, bool zero_after) {
-    char *path = fresh_file();
+    char *path = path_join(directory, "optimizer.safetensors");
     Run whole = run_of(backend, architectures[architecture], dtype, before, zero_before), until = whole;
     Run loaded = run_of(backend, architectures[architecture], dtype, after, zero_after), rest = loaded;
     const char *what = name_of(&rest, architecture);
@@ -422,7 +414,6 @@ static void check_resume(const Backend *backend, int architecture, DType dtype, 
     double apart = difference(rest.state.values[0], whole.state.values[0], whole.state.n);
     if (!(apart <= (dtype == F32 ? 1e-6 : 1e-3))) fail_msg("%s: weights differ by %g after a step on other ranks", what, apart);
     assert_true(rest.updates_after[0] == STEPS);
-    unlink(path);
     free(path);
     Run *runs[] = {&whole, &until, &loaded, &rest};
     for (int i = 0; i < 4; i++) release_run(runs[i]);
@@ -571,5 +562,5 @@ int main(void) {
         cmocka_unit_test(test_shares), cmocka_unit_test(test_as_one_rank), cmocka_unit_test(test_zero), cmocka_unit_test(test_again),
         cmocka_unit_test(test_resume), cmocka_unit_test(test_bad_rank), cmocka_unit_test(test_snapshot), cmocka_unit_test(test_spikes_and_votes),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

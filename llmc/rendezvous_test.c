@@ -1,6 +1,7 @@
 /* rendezvous_test.c: processes find each other and nobody else, and whatever keeps them from it is named. */
 #include "team_test.h"
 
+#include "directory_test.h"
 #include "team.h"
 
 #include <arpa/inet.h>
@@ -144,7 +145,7 @@ static void another_job_is_sent_away(void **state) {
 
 /* ---- another program: a copy of this one with a byte more ---- */
 
-static char copy_path[64];
+static char copy_path[128];
 
 static int act_exec_copy(void *port) {
     execl(copy_path, copy_path, "--as-rank-1", (char *)port, (char *)NULL);
@@ -160,12 +161,11 @@ static int run_as_rank_1(int port) {
 
 static void copy_program(bool changed) {
     char buffer[65536];
-    strcpy(copy_path, P_tmpdir "/rendezvous_test.XXXXXX");
-    int from = open("/proc/self/exe", O_RDONLY), to = mkstemp(copy_path);
+    snprintf(copy_path, sizeof copy_path, "%s/program", directory);
+    int from = open("/proc/self/exe", O_RDONLY), to = open(copy_path, O_WRONLY | O_CREAT | O_TRUNC, 0700);
     assert_true(from >= 0 && to >= 0);
     for (ssize_t n; (n = read(from, buffer, sizeof buffer)) > 0;) assert_int_equal(write(to, buffer, (size_t)n), n);
     if (changed) assert_int_equal(write(to, "", 1), 1);
-    assert_int_equal(fchmod(to, 0700), 0);
     close(from);
     close(to);
 }
@@ -181,9 +181,8 @@ static void another_program_is_named(void **state) {
         close(listener);
         child_start(&c[1], act_exec_copy, number);
         assert_int_equal(team_end(c, 2, SOON), 0);
-        unlink(copy_path);
         free(number);
-        char *sentence = xprintf("prog: rank 1 on %s runs another rendezvous_test.", host);
+        char *sentence = xprintf("prog: rank 1 on %s runs another program (", host);
         assert_ended(c, 2, changed, changed ? sentence : NULL);
         free(sentence);
     }
@@ -201,5 +200,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(another_job_is_sent_away),
         cmocka_unit_test(another_program_is_named),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

@@ -2,6 +2,7 @@
 #include "team_body.h"
 
 #include "error.h"
+#include "files.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -77,13 +78,6 @@ char *team_text_of_first(Team *t, const char *text, const char *what) {
     return result;
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash_of(const char *text) {
-    uint64_t hash = 14695981039346656037u;
-    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-    return hash;
-}
-
 /* Of two texts that differ: *a and *b move to the first line that does, and its length in each is found. */
 static void first_difference(const char **a, const char **b, int *a_length, int *b_length) {
     for (;;) {
@@ -115,7 +109,7 @@ static void die_of_difference(Team *t, const char *text, size_t longest, int ran
 
 void team_expect_same(Team *t, const char *text, const char *what) {
     if (!t) return;
-    uint64_t mine[2] = {strlen(text), hash_of(text)}, (*all)[2] = xmalloc(sizeof mine * (size_t)t->ranks);
+    uint64_t mine[2] = {strlen(text), crc32_of_text(text)}, (*all)[2] = xmalloc(sizeof mine * (size_t)t->ranks);
     team_gather(t, mine, sizeof mine, all, what);
     size_t longest = 0;
     int other = 0;
