@@ -29,6 +29,7 @@ typedef struct {
     const Json *vocab;
     BpeToken *tokens;           /* (vocab_size) */
     const char **spelling;      /* (vocab_size) a token's key in the file; NULL where there is none */
+    bool *unspelled;            /* (vocab_size) that key is not in GPT-2's letters, and the token is not known to be special */
     int64_t vocab_size;
     BpeMerge *merges;
     int64_t merge_count, merge_capacity;
@@ -38,6 +39,8 @@ static void reader_free(Reader *r) {
     for (int64_t i = 0; i < r->vocab_size && r->tokens; i++) free(r->tokens[i].bytes);
     free(r->tokens);
     free(r->merges);
+    free(r->spelling);
+    free(r->unspelled);
 }
 
 static bool check_id(const Reader *r, const char *text, const Json *json, int64_t *id) {
@@ -56,6 +59,7 @@ static bool read_token(Reader *r, const Json *member) {
     if (r->spelling[id]) return refuse_number(r, r->spelling[id], member->key, id);
     BpeToken *token = &r->tokens[id];
     token->bytes = bpe_unspell(member->key, &token->length);
+    r->unspelled[id] = !token->bytes;
     if (!token->bytes) *token = (BpeToken){ xstrdup(member->key), strlen(member->key) };
     r->spelling[id] = member->key;
     return true;
@@ -89,6 +93,7 @@ static bool read_vocab(Reader *r, const Json *vocab, const Json *added) {
     r->vocab_size = count;
     r->tokens = xcalloc(count + 1, sizeof *r->tokens);
     r->spelling = xcalloc(count + 1, sizeof *r->spelling);
+    r->unspelled = xcalloc(count + 1, sizeof *r->unspelled);
     for (size_t i = 0; i < vocab->count; i++)
         if (!read_token(r, &vocab->items[i])) return false;
     return true;
@@ -132,7 +137,7 @@ static bool add_merge_text(Reader *r, const char *text, const char *where) {
 /* Which tokens are a byte or the result of a merge, (vocab_size) in fresh memory. */
 static bool *tokens_made(const Reader *r) {
     bool *made = xcalloc(r->vocab_size + 1, sizeof *made);
-    for (int64_t i = 0; i < r->vocab_size; i++) made[i] = r->tokens[i].length == 1;
+    for (int64_t i = 0; i < r->vocab_size; i++) made[i] = r->tokens[i].length == 1 && !r->unspelled[i];
     for (int64_t i = 0; i < r->merge_count; i++) made[r->merges[i].token] = true;
     return made;
 }
@@ -141,9 +146,20 @@ static bool *tokens_made(const Reader *r) {
 static void take_literally(Reader *r, int64_t token, const char *text) {
     free(r->tokens[token].bytes);
     r->tokens[token] = (BpeToken){ xstrdup(text), strlen(text) };
+    r->unspelled[token] = false;
+}
+
+/* A special token may be any text; of another, two keys could stand for the same bytes, and one file for two vocabularies. */
+static bool check_spelled(const Reader *r) {
+    for (int64_t i = 0; i < r->vocab_size; i++)
+        if (r->unspelled[i])
+            return file_error(r->error, "%s: the token \"%.80s\" is not special, and not spelled in the letters that stand for bytes", r->name,
+                              r->spelling[i]);
+    return true;
 }
 
 static Bpe *assemble(Reader *r) {
+    if (!check_spelled(r)) return NULL;
     Bpe *bpe = bpe_assemble(r->tokens, r->vocab_size, r->merges, r->merge_count, r->name, r->error);
     r->tokens = NULL;
     r->merges = NULL;
@@ -205,7 +221,6 @@ Bpe *bpe_of_vocabulary(const char *vocab, size_t vocab_length, const char *vocab
     bool good = json && read_vocab(&r, json, NULL) && read_merges(&r, merges, merges_length, merges_name);
     Bpe *bpe = good ? assemble_vocabulary(&r, merges_name) : NULL;
     reader_free(&r);
-    free(r.spelling);
     json_free(json);
     return bpe;
 }
@@ -338,6 +353,7 @@ static bool read_added(Reader *r, const Json *json, const bool *made) {
     if (made[id] && strcmp(r->tokens[id].bytes, text) != 0)
         return file_error(r->error, "%s: the added token \"%.80s\" is spelled as other bytes are in the vocabulary", r->name, text);
     if (!made[id]) take_literally(r, id, text);
+    r->unspelled[id] = false;
     r->spelling[id] = text;
     return true;
 }
@@ -380,7 +396,6 @@ Bpe *bpe_of_tokenizer(const char *text, size_t length, const char *name, char er
                 read_vocab(&r, json_get(model, "vocab"), added) && read_merge_list(&r, json_get(model, "merges"));
     Bpe *bpe = good ? assemble_tokenizer(&r, is_null(added) ? &none : added) : NULL;
     reader_free(&r);
-    free(r.spelling);
     json_free(json);
     return bpe;
 }

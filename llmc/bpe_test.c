@@ -558,6 +558,12 @@ static void test_vocabularies_of_others(void **state) {
     assert_int_equal(bpe_special(bpe, "\u0120h"), 299);   /* nothing makes it, so it can only be special */
     bpe_free(bpe);
     free(vocab);
+    vocab = vocab_text(", \" \": 299");   /* beside the letter that stands for a space: were it the byte too, a file would name it twice */
+    bpe = vocabulary_of(vocab, "");
+    assert_int_equal(bpe_special(bpe, " "), 299);
+    expect_saved_and_opened(bpe);
+    bpe_free(bpe);
+    free(vocab);
 }
 
 static void test_broken_vocabularies_are_refused(void **state) {
@@ -733,6 +739,12 @@ static void test_other_tokenizers_are_refused(void **state) {
         expect_error(bad[i].phrase);
         expect_error("'tokenizer.json'");
     }
+    char *vocab = vocab_text(", \" h\": 256, \"\u0120h\": 257");
+    char *text = xprintf("{\"pre_tokenizer\": %s, \"model\": {\"vocab\": %s, \"merges\": []}}", BYTE_LEVEL, vocab);
+    assert_null(bpe_of_tokenizer(text, strlen(text), "'tokenizer.json'", error));
+    expect_error("the token \" h\" is not special, and not spelled in the letters that stand for bytes");
+    free(vocab);
+    free(text);
 }
 
 int main(void) {
