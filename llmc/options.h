@@ -101,10 +101,18 @@ extern "C" {
     INT   (0,   keep,            1, 1, 1000000, "newest checkpoints kept besides the best")                                         \
     FLAG  (0,   checkpoint_async, 1, "write checkpoints while training goes on, from a copy in host memory")                        \
     TEXT  (0,   resume,          "", "auto: the newest complete checkpoint in --out; or a checkpoint's directory")                  \
+    FLAG  (0,   quiet,           0, "nothing on the terminal but warnings and the last line")                                       \
+    FLAG  (0,   live,            1, "on a terminal, a line of progress that is written over at every step")                         \
+    INT   (0,   sample_every,    0, 0, 1073741824, "steps between samples in out/samples.txt; 0: only one at the end")              \
+    INT   (0,   sample_tokens,   200, 0, 1073741824, "tokens in such a sample; 0: none is written")                                 \
+    TEXT  (0,   sample_prompt,   "\n", "text that it goes on from")                                                                 \
+    FLAG  (0,   curve,           1, "at the end draw out/curve.png by scripts/plot.py, where python3 has matplotlib")               \
     SECTION("Looking inside")                                                                                                       \
     FLAG  (0,   plan,            0, "print parameters, memory and FLOPs, and exit")                                                 \
     FLAG  (0,   print_config,    0, "print the config.json of the model, and exit")                                                 \
     TEXT  (0,   export_,         "", "write the model of --model DIR or --resume as a Hugging Face directory, and exit")            \
+    INT   (0,   stats,           0, 0, 1073741824, "steps between norms of weights, gradients and activations, layer by layer, in the log; 0: never")\
+    FLAG  (0,   overfit,         0, "train on the first batch again and again, without dropout: the loss must go to nearly zero")   \
     FLAG  (0,   profile,         0, "time every op against the machine's floor")                                                    \
     FLAG  (0,   check_numerics,  0, "scan every op's outputs and stop at the first NaN or Inf, naming the op")
 
