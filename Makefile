@@ -66,7 +66,8 @@ PROGRAMS := train_gpt sample_gpt tokenizer test_gpt
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c))
 # Collectives for which the build needs what not every machine has: in the programs of several ranks, and weak symbols for the others.
 COMMS    := $(BUILD)/llmc/comm_mpi.o $(BUILD)/llmc/comm_nccl.o
-LIBRARY  := $(filter-out $(COMMS),$(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard kernels/*.c llmc/*.c))))
+COMMIT   := $(BUILD)/llmc/commit.o
+LIBRARY  := $(filter-out $(COMMS) $(COMMIT),$(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard kernels/*.c llmc/*.c))))
 USED_COMMS := $(if $(HAVE_MPI),$(BUILD)/llmc/comm_mpi.o) $(if $(HAVE_NCCL),$(BUILD)/llmc/comm_nccl.o)
 LINK     = $(if $(USE_CUDA),$(NVCC) $(LDFLAGS:%=-Xcompiler %),$(CC) $(LDFLAGS))
 CUDA_OBJECTS := $(if $(USE_CUDA),$(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard kernels/*.cu)))
@@ -100,6 +101,15 @@ $(BUILD)/llmc/comm_mpi.o: INCLUDES := $(MPI_CFLAGS)
 $(BUILD)/llmc/comm_mpi.o: $(BUILD)/mpi_flags
 $(BUILD)/llmc/comm_nccl.o: INCLUDES := $(NCCL_CFLAGS)
 
+# The git commit, for run.json: nothing where there is no git or no repository, and -dirty behind it where the files are others. Only the trainer has it
+# (a weak symbol for the others), and only when it is another than before is it compiled anew.
+$(BUILD)/commit: FORCE
+	@mkdir -p $(@D)
+	@{ [ ! -e .git ] || GIT_OPTIONAL_LOCKS=0 git describe --always --dirty --exclude '*' 2>/dev/null || :; } >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$(COMMIT): INCLUDES = -DCOMMIT='"$(shell cat $(BUILD)/commit)"'
+$(COMMIT): $(BUILD)/commit
+
 # The trainer is C that is also C++: nvcc compiles it where CUDA is built.
 NVCCFLAGS = -O3 -std=c++17 -I. -Xcompiler -Wall,-Wextra$(if $(WERROR),$(comma)-Werror) $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
             $(if $(filter 90,$(CUDA_ARCHS)),-gencode arch=compute_90$(comma)code=compute_90)
@@ -127,6 +137,7 @@ $(BIN)/test_gpt: $(EMULATOR)
 $(BUILD)/emulated_train_gpt: $(BUILD)/train_gpt.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
 	$(LINK) $^ $(LIBS) -o $@
 $(BIN)/train_gpt $(BUILD)/emulated_train_gpt $(BUILD)/dev/comm_ranks: $(USED_COMMS)
+$(BIN)/train_gpt $(BUILD)/emulated_train_gpt: $(COMMIT)
 $(BUILD)/%_test: $(BUILD)/%_test.o $(LIBRARY) $(CUDA_OBJECTS) $(EMULATOR)
 	$(LINK) $^ -lcmocka $(LIBS) -o $@
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(LIBRARY) $(CUDA_OBJECTS)

@@ -6,7 +6,6 @@
 #include "llmc/agree.h"
 #include "llmc/error.h"
 #include "llmc/launch.h"
-#include "llmc/machine.h"
 #include "llmc/schedule.h"
 #include "llmc/trainer.h"
 
@@ -133,10 +132,12 @@ static void start_step(Trainer *t, StepReport *report) {
     model_update(&t->model);
     t->run.step++;
     t->run.samples += t->ranks * G * B;
+    t->run.tokens += t->ranks * G * BT;
     report->lr = settings.lr;
     report->step = t->run.step;
     report->steps = o->steps;
     report->tokens = t->ranks * G * BT;
+    report->tokens_seen = t->run.tokens;
 }
 
 /* Waits for the outcome of the step last started (back 0) or the one before (back 1). */
@@ -158,6 +159,7 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
     report->comm_exposed_ms = 1e3 * comm.exposed;
     report->ms = 1e3 * (now - t->clock);
     report->tokens_per_s = (double)report->tokens / (now - t->clock);
+    if (t->peak.flops > 0) report->mfu = t->flops_per_token * report->tokens_per_s / t->peak.flops;
     t->clock = now;
     t->run.elapsed_s = report->elapsed_s = t->elapsed_before + now - t->started;
     report->left_s = (now - t->started) / (double)(report->step - t->first_step) * (double)(report->steps - report->step);
@@ -194,7 +196,9 @@ static void report_step(Trainer *t, const StepReport *report) {
     char error[ERROR_SIZE];
     bool ends = report->step == 1 || report->step == report->steps;
     bool shown = ends || report->evaluated || report->skipped || due(report->step, t->options.log_every);
-    if (t->logger && shown && !logger_report(t->logger, report, true, error)) warn("%s; training goes on without the log", error);
+    if (!t->logger) return;
+    progress_step(&t->progress, report, shown);
+    if ((shown || report->stats) && !logger_report(t->logger, report, error)) warn("%s; training goes on without the log", error);
 }
 
 /* A step is started before the outcome of the last one is read, so that the device never waits for the host; only where something must be
@@ -216,15 +220,18 @@ static void train(Trainer *t) {
         }
         int64_t step = t->run.step;
         bool last = step == o->steps, evaluated = last || due(step, o->eval_every), saved = last || due(step, o->checkpoint_every);
-        bool compared = due(step, o->check_ranks);
+        bool compared = due(step, o->check_ranks), looked_into = due(step, o->stats), sampled = due(step, o->sample_every);
         if (t->ranks == 1) t->stopping |= wants_to_stop(t);   /* no need to wait for the count of votes */
-        under_way = !(t->backend->host_memory || evaluated || saved || compared || t->stopping);
+        under_way = !(t->backend->host_memory || evaluated || saved || compared || looked_into || sampled || t->stopping);
         if (under_way) continue;
         finish_step(t, &report, 0);
         if (compared) agree_on_parameters(&t->model, step);
+        if (looked_into) model_stats_measure(t->stats);
+        report.stats = looked_into ? t->stats : NULL;
         if (evaluated) evaluate_step(t, &report);
         report_step(t, &report);
         if (report.best || saved) save(t, report.best);
+        if (sampled) trainer_sample(t);
     }
     if (under_way) {
         finish_step(t, &report, 0);
@@ -248,7 +255,7 @@ static void print_profile(Trainer *t) {
 /* The last lines: why training ended, and where its results are. */
 static void print_end(const Trainer *t, bool stopped) {
     const Options *o = &t->options;
-    if (t->spikes) printf("%lld of %lld updates were left out as spikes\n", (long long)t->spikes, (long long)(t->run.step - t->first_step));
+    if (t->spikes && !o->quiet) printf("%lld of %lld updates were left out as spikes\n", (long long)t->spikes, (long long)(t->run.step - t->first_step));
     if (t->run.step < o->steps)
         printf("%s: step %lld is saved in %s; go on with --resume auto\n", stopped ? "interrupted" : "--max-time is over",
                (long long)t->run.step, o->out);
@@ -266,7 +273,7 @@ static void print_evaluation(Trainer *t) {
     if (!isfinite(report.train_loss) || !isfinite(report.val_loss))
         die("the loss is not finite: %f on the training data, %f on the validation data", report.train_loss, report.val_loss);
     if (!first_rank(t)) return;
-    logger_print_evaluation(&report);
+    progress_print_evaluation(&report);
     printf("\n");
 }
 
@@ -279,6 +286,7 @@ static int run_training(Trainer *t) {
     double signals = interrupted;
     team_sum(t->team, &signals, 1, "the end");
     bool stopped = signals > 0 && t->run.step < t->options.steps;
+    if (first_rank(t)) trainer_finish(t, stopped, &interrupted);
     if (first_rank(t) && t->options.profile) print_profile(t);
     if (first_rank(t)) print_end(t, stopped);
     return stopped ? 130 : 0;

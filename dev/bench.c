@@ -8,12 +8,14 @@
 #include "llmc/logger.h"
 #include "llmc/machine.h"
 #include "llmc/model.h"
+#include "llmc/plan.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -32,11 +34,13 @@ typedef struct {
     bool graphs;
 } Case;
 
-enum { MOST_STEPS = 1000 };
+enum { MOST_STEPS = 1000, FIRST_LOSSES = 3 };
 
 typedef struct {
     int warm_up, steps;
     double median, least, most;                /* seconds of a step */
+    double cpu;                                /* seconds of a step on all cores together, the mean */
+    double losses[FIRST_LOSSES];               /* of the first steps, those to warm up included */
     double bandwidth, rate;                    /* bytes/s, FLOP/s: measured here, before and after */
     double wait;                               /* seconds of launching and awaiting an op that does nothing */
     double plan, memory, memory_before;        /* bytes: as planned; taken at most; of them taken before the model was made */
@@ -44,30 +48,6 @@ typedef struct {
     int op_count;
     double floor, nominal_floor;               /* seconds of a step, at the rates measured, and at those that the design assumes (or 0) */
 } Result;
-
-/* ---- the card ------------------------------------------------------------------------------------------------------------------- */
-
-/* Published peak of dense bf16 products summed in fp32, by a part of the device's name: the first that fits. For some, what the design counts on:
-   bandwidth and matmul rate as others measured them. */
-typedef struct { const char *name; double tera_flops, tera_bytes_real, tera_flops_real; } Card;
-static const Card cards[] = {
-    {"GB200", 2500, 0, 0}, {"B200", 2250, 0, 0},
-    {"H200 NVL", 835.5, 0, 0}, {"H200", 989.4, 0, 0}, {"GH200", 989.4, 0, 0}, {"H20", 148, 0, 0},
-    {"H100 NVL", 835.5, 0, 0}, {"H100 PCIe", 756.5, 0, 0}, {"H100", 989.4, 3.0, 798}, {"H800", 989.4, 0, 0},
-    {"A100", 312, 0, 0}, {"A800", 312, 0, 0}, {"A6000", 154.8, 0, 0}, {"A40", 149.7, 0, 0}, {"A30", 165, 0, 0}, {"A10", 125, 0, 0},
-    {"RTX 6000 Ada", 364.3, 0, 0}, {"L40S", 362.1, 0, 0}, {"L40", 181.1, 0, 0}, {"L4", 121, 0, 0},
-    {"RTX 5090", 209.5, 0, 0}, {"RTX 4090", 165.2, 0, 0}, {"RTX 3090 Ti", 80, 0, 0}, {"RTX 3090", 71, 0, 0},
-};
-
-/* The device's name is what describe() says up to the first comma. NULL for a card that is not in the list, and for a slice of one (MIG). */
-static const Card *find_card(const Backend *backend) {
-    char name[128];
-    snprintf(name, sizeof name, "%s", backend->describe());
-    name[strcspn(name, ",")] = 0;
-    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
-        if (strstr(name, cards[i].name) && !strstr(name, "MIG")) return &cards[i];
-    return NULL;
-}
 
 /* ---- what is measured ----------------------------------------------------------------------------------------------------------- */
 
@@ -164,17 +144,29 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static double cpu_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* The first steps make primitives, touch memory, choose algorithms and capture graphs; they do not count. */
 static void time_steps(Result *r, Model *m, const Case *c, const int32_t *tokens, double seconds) {
     static double times[MOST_STEPS];
     int64_t step = 0;
     r->warm_up = m->backend->host_memory ? 1 : 3;
-    while (step < r->warm_up) run_step(m, c, tokens, step++);
+    while (step < r->warm_up) {
+        run_step(m, c, tokens, step);
+        r->losses[step++] = model_outcome(m, 0).loss;
+    }
+    double cpu_begin = cpu_seconds();
     for (double begin = machine_seconds(); r->steps < 3 || (r->steps < MOST_STEPS && machine_seconds() - begin < seconds);) {
         double start = machine_seconds();
         run_step(m, c, tokens, step++);
         times[r->steps++] = machine_seconds() - start;
+        if (step <= FIRST_LOSSES) r->losses[step - 1] = model_outcome(m, 0).loss;
     }
+    r->cpu = (cpu_seconds() - cpu_begin) / r->steps;
     StepOutcome outcome = model_outcome(m, 0);
     if (outcome.skip || !isfinite(outcome.loss))
         die("%s broke: its loss is %f and its gradient's norm %f; the speed of that means nothing", c->model, outcome.loss, outcome.grad_norm);
@@ -225,7 +217,7 @@ static Result measure(const Case *c, const Backend *backend, bool profile, doubl
     if (!profile) return r;
     r.bandwidth += machine_bandwidth(backend, half) / 2;
     r.wait = machine_wait_seconds(backend);
-    const Card *card = find_card(backend);
+    const Card *card = machine_card(backend);
     if (card && card->tera_bytes_real) r.nominal_floor = sum_of_floors(&r, 1e12 * card->tera_bytes_real, 1e12 * card->tera_flops_real);
     r.floor = sum_of_floors(&r, r.bandwidth, r.rate);
     return r;
@@ -315,7 +307,12 @@ static void append_json(const char *path, const Case *c, const Result *r, const 
     json_number(file, "ms", 1e3 * r->median);
     json_number(file, "ms_least", 1e3 * r->least);
     json_number(file, "ms_most", 1e3 * r->most);
+    json_number(file, "cpu_ms", 1e3 * r->cpu);
     json_number(file, "steps", r->steps);
+    json_number(file, "parameters", (double)plan_parameters(&c->spec.config));
+    json_number(file, "flops_per_token", config_flops_per_token(&c->spec.config, c->spec.T));
+    for (int i = 0; i < FIRST_LOSSES; i++) fprintf(file, "%s%.9g", i ? ", " : ", \"losses\": [", r->losses[i]);
+    fputc(']', file);
     json_number(file, "mfu", card && c->spec.dtype == BF16 ? flops / (1e12 * card->tera_flops) : NAN);
     json_number(file, "share_of_matmul_rate", flops / r->rate);
     json_number(file, "matmul_rate", r->rate);
@@ -382,7 +379,7 @@ static void bench_cpu(Options *o, const char *model, const Backend *backend, dou
 
 /* All in this process: a GPU that a process has opened is of no use to its children. */
 static void bench_gpu(Options *o, const char *model, const Backend *backend, double seconds, const char *json) {
-    const Card *card = find_card(backend);
+    const Card *card = machine_card(backend);
     Case c = make_case(o, model, o->dtype == 1 ? F32 : BF16);
     if (c.spec.dtype == BF16 && !backend->supports_bf16()) die("this GPU has no bf16 matrix products; use --dtype fp32");
     choose_batch(&c, o, backend);

@@ -4,17 +4,20 @@
    ratios: a machine that is busy for a while slows all four and not one. */
 #include "llmc/config.h"
 #include "llmc/error.h"
+#include "llmc/json.h"
 #include "llmc/machine.h"
 #include "llmc/options.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char usage[] =
-    "bench_attention [SECONDS] [OPTION ...]: time and memory of attention with 1, 2, 3 and 6 key/value heads of 6.\n"
+    "bench_attention [SECONDS] [--json FILE] [OPTION ...]: time and memory of attention with 1, 2, 3 and 6 key/value heads of 6.\n"
     "  SECONDS          given to each of the cases, four of every dtype (6)\n"
+    "  --json FILE      append the results, one JSON object a line; scripts/plot.py --kv-heads FILE draws them\n"
     "  OPTION           of train_gpt: --device (else all present), --dtype (else both), --attention, --deterministic\n";
 
 enum { NH = 6, VARIANTS = 4, MOST_ROUNDS = 1000 };
@@ -180,7 +183,43 @@ static double attention_rate(const Sublayer *s, double flops_per_element, double
     return flops_per_element * (double)tensor_numel(s->att) * (double)s->att.shape[1] / seconds / 1e9;
 }
 
-static void time_case(const Backend *backend, DType dtype, int64_t HS, int64_t T, double seconds) {
+static void json_text(FILE *file, const char *name, const char *text) {
+    fprintf(file, "%s\"%s\": ", strcmp(name, "device") ? ", " : "{", name);
+    json_write_string(file, text);
+}
+static void json_number(FILE *file, const char *name, double value) {
+    fprintf(file, ", \"%s\": ", name);
+    json_write_number(file, value);
+}
+
+/* Times are of B * T tokens; bytes of one token in one layer, and of the layer's two projection matrices. */
+static void append_json(const char *path, const Sublayer *s, const Timing *forward, const Timing *backward, const Timing *whole) {
+    FILE *file = fopen(path, "a");
+    if (!file) die("cannot write %s: %s", path, strerror(errno));
+    int64_t B = s->att.shape[0], T = s->att.shape[1], HS = last_dim(s->att);
+    double tokens = (double)(B * T), head = (double)HS * (double)dtype_size(s->qkv.dtype);
+    json_text(file, "device", s->backend->describe());
+    json_text(file, "dtype", dtype_name(s->qkv.dtype));
+    json_number(file, "head_size", (double)HS);
+    json_number(file, "seq_len", (double)T);
+    json_number(file, "batch", (double)B);
+    json_number(file, "query_heads", NH);
+    json_number(file, "kv_heads", s->NKV);
+    json_number(file, "forward_ms", 1e3 * forward->seconds);
+    json_number(file, "forward_ratio", forward->ratio);
+    json_number(file, "backward_ms", 1e3 * backward->seconds);
+    json_number(file, "backward_ratio", backward->ratio);
+    json_number(file, "sublayer_ms", 1e3 * whole->seconds);
+    json_number(file, "sublayer_ratio", whole->ratio);
+    json_number(file, "qkv_bytes", (double)tensor_bytes(s->qkv) / tokens);
+    json_number(file, "dqkv_bytes", (double)tensor_bytes(s->dqkv) / tokens);
+    json_number(file, "kv_cache_bytes", 2 * s->NKV * head);
+    json_number(file, "projection_bytes", (double)(tensor_bytes(s->qkvw) + tensor_bytes(s->projw)));
+    fprintf(file, "}\n");
+    if (fclose(file) != 0) die("cannot write %s: %s", path, strerror(errno));
+}
+
+static void time_case(const Backend *backend, DType dtype, int64_t HS, int64_t T, double seconds, const char *json) {
     int64_t tokens = backend->host_memory ? 4096 : 65536;
     Sublayer variants[VARIANTS];
     Timing timings[PIECES][VARIANTS];
@@ -194,6 +233,7 @@ static void time_case(const Backend *backend, DType dtype, int64_t HS, int64_t T
         printf("| %7.3f | %.2f | %6.1f ", 1e3 * forward->seconds, forward->ratio, forward_rate);
         printf("| %7.3f | %.2f | %6.1f ", 1e3 * backward->seconds, backward->ratio, backward_rate);
         printf("| %7.3f | %.2f |\n", 1e3 * whole->seconds, whole->ratio);
+        if (json) append_json(json, &variants[v], forward, backward, whole);
         close_sublayer(&variants[v]);
     }
     fflush(stdout);
@@ -217,7 +257,7 @@ static bool wanted(const Options *o, const Backend *backend, DType dtype) {
     return (!o->dtype || (o->dtype == 2) == (dtype == BF16)) && (dtype == F32 || backend->supports_bf16());
 }
 
-static void bench(const Backend *backend, const Options *o, double seconds) {
+static void bench(const Backend *backend, const Options *o, double seconds, const char *json) {
     BackendSettings settings = settings_from_options(o);
     backend->configure(&settings);
     printf("\n%s: %d query heads. Milliseconds, and their ratio to those with %d key/value heads\n\n", backend->describe(), NH, NH);
@@ -225,7 +265,7 @@ static void bench(const Backend *backend, const Options *o, double seconds) {
     printf("|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
     for (int d = F32; d <= BF16; d++)
         for (size_t i = 0; wanted(o, backend, (DType)d) && i < sizeof cases / sizeof *cases; i++)
-            time_case(backend, (DType)d, cases[i].HS, cases[i].T, seconds);
+            time_case(backend, (DType)d, cases[i].HS, cases[i].T, seconds, json);
     printf("\nBytes a token in one layer, and KiB of the layer's two projection matrices\n\n");
     printf("| dtype | HS | NKV | qkv | dqkv | scratch | KV cache | projections KiB |\n|---|---|---|---|---|---|---|---|\n");
     for (int d = F32; d <= BF16; d++)
@@ -236,6 +276,7 @@ static void bench(const Backend *backend, const Options *o, double seconds) {
 int main(int argc, char **argv) {
     static const char *const devices[] = {"cpu", "cuda"};
     double seconds = 6;
+    const char *json = NULL;
     Options o;
     error_program_name("bench_attention");
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) return fputs(usage, stdout) < 0;
@@ -246,11 +287,17 @@ int main(int argc, char **argv) {
         argv[1] = argv[0];
         argc--, argv++;
     }
+    if (argc > 1 && !strcmp(argv[1], "--json")) {
+        if (argc == 2) die("--json needs a value");
+        json = argv[2];
+        argv[2] = argv[0];
+        argc -= 2, argv += 2;
+    }
     options_parse(&train_options, &o, argc, argv);
     bool asked = o.from.device == FROM_COMMAND_LINE;
     for (size_t i = 0; i < (asked ? 1 : sizeof devices / sizeof *devices); i++) {
         const Backend *backend = backend_find(asked ? o.device : devices[i]);
-        if (backend) bench(backend, &o, seconds);
+        if (backend) bench(backend, &o, seconds, json);
         else if (asked) die("--device '%s' is not in this build or machine; there is: %s", o.device, backend_names());
     }
     options_release(&train_options, &o);

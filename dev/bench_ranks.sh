@@ -20,7 +20,7 @@ OMPI_ALLOW_RUN_AS_ROOT=1
 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
 
-settings="-b 32 -g 8 -x $steps --eval-every 0 --eval-batches 1 --checkpoint-every 0 --log-every 1"
+settings="-b 32 -g 8 -x $steps --eval-every 0 --eval-batches 1 --checkpoint-every 0 --log-every 1 --no-curve --sample-tokens 0"
 
 # on_core CORE RUN OPTION...: trains there.
 on_core() {

@@ -30,7 +30,9 @@ ln -s "$bin" bin
 
 write_text text
 mkdir empty
-tiny="bin/train_gpt -i data/train.bin -j data/val.bin --n-layer 2 --n-head 2 --n-embd 32 -t 16 -b 2 -g 1 -x 20 --warmup 5 --eval-batches 4"
+# Without what takes longer than the training: it has tests of its own.
+plain="--no-curve --sample-tokens 0"
+tiny="bin/train_gpt -i data/train.bin -j data/val.bin --n-layer 2 --n-head 2 --n-embd 32 -t 16 -b 2 -g 1 -x 20 --warmup 5 --eval-batches 4 $plain"
 
 group "tokenizer"
 works "chars" bin/tokenizer chars --input text --out data
@@ -144,7 +146,7 @@ if bin/tokenizer train --input words/all.txt --vocab-size 320 --special "<|endof
     tail -q -c +1025 set/train_*.bin set/val_*.bin | $decode --format u16 | tr -d '\n' | awk 'BEGIN { RS = "<" } { sub(/^.*>/, ""); print }' | sort >found
     tr -d '\n' <words/all.txt | awk 'BEGIN { RS = "<" } { sub(/^.*>/, ""); print } END { print "" }' | sort >expected
     holds "documents are whole" cmp expected found
-    works "a model of them" bin/train_gpt -i 'set/train_*.bin' -j 'set/val_*.bin' --n-layer 1 --n-head 1 --n-embd 16 -t 16 -b 2 -g 1 -x 2 --eval-batches 2 -o setrun
+    works "a model of them" bin/train_gpt -i 'set/train_*.bin' -j 'set/val_*.bin' --n-layer 1 --n-head 1 --n-embd 16 -t 16 -b 2 -g 1 -x 2 --eval-batches 2 $plain -o setrun
     printf '\342\202\254 \377x' >words/prompt && printf '\342\202\254 \357\277\275x' >expected
     works "a prompt that is no UTF-8" bin/sample_gpt --model setrun --max-tokens 50 --prompt FILE:words/prompt
     head -c 8 "$work/stdout" >found
@@ -465,6 +467,113 @@ holds "total-batch sets grad-accum" losses_agree accumulated total
 works "batch-schedule" $tiny --log-every 1 --batch-schedule 0:1,5:4 -o growing
 holds "the batch grows when it should" [ "$(sed -nE '5,6s/.*"tokens": ([0-9]+),.*/\1/p' growing/log.jsonl | tr '\n' ' ')" = "32 128 " ]
 
+group "a run that explains itself"
+record() { sed -nE "s/.*\"$2\": \"?([^\",}]*).*/\1/p" "$1/run.json" | tail -1; }
+starts() { grep -c '^    {"time": "20[0-9-]*T[0-9:]*Z", "host": ".*"command": \["bin/train_gpt", .*"device": "cpu, [0-9]* thread' "$1/run.json"; }
+works "a run" $tiny --log-every 1 -o told
+says "MFU on every line" "tok/s \| mfu [0-9.]+% \| [0-9]+s left$"
+holds "no line is written over where there is no terminal" sh -c "! grep -q '$(printf '\033')' '$work/stdout'"
+holds "MFU in the log" [ "$(grep -Ec '"mfu": 0?\.?[0-9.e-]+,' told/log.jsonl)" -eq 20 ]
+holds "all tokens so far" [ "$(sed -nE 's/.*"tokens_seen": ([0-9]+),.*/\1/p' told/log.jsonl | tail -1)" -eq 640 ]
+holds "run.json has its end" [ "$(record told status) $(record told step) $(record told tokens)" = "done 20 640" ]
+holds "its one start" [ "$(starts told)" -eq 1 ]
+holds "options by their types" grep -q '"n_embd": 32, .*"tie": true, .*"seq_len": 16, .*"curve": false' told/run.json
+holds "the data" grep -Eq '"train": \{"path": "data/train.bin", "files": 1, "tokens": [0-9]+, "crc32": "[0-9a-f]{8}"\}' told/run.json
+holds "and what MFU is counted against" grep -Eq '"peak_flops": [0-9.e+]+, "peak_from": "measured"' told/run.json
+works "the same on the same data, as other files" $nano --vocab-size 60 -o told_nano
+crc() { sed -nE 's/.*"val": .*"crc32": "([0-9a-f]+)".*/\1/p; s/.*"train": .*"crc32": "([0-9a-f]+)"\}, "val".*/\1/p' "$1/run.json"; }
+holds "the data's checksums are the same" [ -n "$(crc told)" -a "$(crc told)" = "$(crc told_nano)" ]
+works "resumed" bin/train_gpt --resume auto -x 30 -o told
+holds "two starts" [ "$(starts told)" -eq 2 ]
+holds "and another end" [ "$(record told status) $(record told step) $(record told tokens)" = "done 30 960" ]
+holds "the log counts on" [ "$(sed -nE 's/.*"tokens_seen": ([0-9]+),.*/\1/p' told/log.jsonl | tail -1)" -eq 960 ]
+works "stopped by the clock" $tiny --max-time 1e-9 -o told
+holds "which is said" [ "$(record told status) $(record told step)" = "max-time 1" ]
+sed -i 's/"format": 1/"format": 9/' told/run.json
+fails "a record of another format" "told/run.json is not a record of format 1" bin/train_gpt --resume auto --max-time 0 -o told
+holds "is left as it is" grep -q '"format": 9' told/run.json
+rm told/run.json
+works "a run from before there were records" bin/train_gpt --resume auto --max-time 0 -o told
+holds "has one from now on" [ "$(record told status) $(record told step)" = "done 20" ]
+works "quietly" $tiny --eval-every 5 -o told --quiet
+holds "a line, the last" [ "$(wc -l <"$work/stdout")" -eq 1 ]
+says "it is the last" "^done: best validation loss [0-9.]+; the model is in told/best"
+works "again, resumed" bin/train_gpt --resume auto -x 21 -o told
+says "no longer quiet" "^step 21/21"
+
+write="--sample-tokens 50 --sample-every 10 -o written"
+sample_of() { sed -n "/^--- step $2\$/,/^--- step/p" "$1/samples.txt" | sed '/^--- step/d'; }
+# as_sample_gpt RUN STEP: the sample of the last step is what sample_gpt writes.
+as_sample_gpt() {
+    bin/sample_gpt --model "$1/last" --max-tokens 50 -s 1337 >"$work/text"
+    sample_of "$1" "$2" | cmp - "$work/text"
+}
+works "samples and statistics" $tiny $write --stats 8
+$tiny -o written_not >/dev/null
+holds "the same bits as without" same_state written written_not
+holds "two samples" [ "$(grep '^--- step' written/samples.txt | tr '\n' ' ')" = "--- step 10 --- step 20 " ]
+holds "the last is sample_gpt's" as_sample_gpt written 20
+holds "the first is another" [ "$(sample_of written 10)" != "$(sample_of written 20)" ]
+holds "statistics of two steps" [ "$(sed -nE 's/.*"step": ([0-9]+),.*"stats": \{"weights": \{"wte": \[[0-9.]+\].*"ln1w": \[[0-9.]+, [0-9.]+\].*"gradients": .*"activations": \{"embedded".*\}\}\}$/\1/p' written/log.jsonl | tr '\n' ' ')" = "8 16 " ]
+works "more samples than checkpoints" $tiny --sample-tokens 50 --sample-every 5 --checkpoint-every 10 --keep 5 --eval-every 0 -o written
+cp written/samples.txt samples_before
+rm -r written/step_00000020
+works "resumed before the last of them" bin/train_gpt --resume auto -o written
+says "there" "written/step_00000010: step 10"
+holds "those are made again, in their place" cmp samples_before written/samples.txt
+for kind in "--zero 0" "--zero 1"; do
+    works "two ranks, $kind" $tiny $write --comm loopback --ranks 2 $kind
+    holds "$kind: the last is sample_gpt's" as_sample_gpt written 20
+    works "without" $tiny --comm loopback --ranks 2 $kind -o written_not
+    holds "$kind: the same bits" same_state written written_not
+done
+works "a text to go on from" $tiny $write --sample-prompt "the sea" -x 2
+holds "is where it begins" grep -q "^the sea" written/samples.txt
+mkdir mute && cp data/train.bin data/val.bin mute
+mute="$tiny -i mute/train.bin -j mute/val.bin --vocab-size 60"
+works "no vocabulary, no samples" $mute -o written --sample-tokens 5
+holds "none" [ ! -e written/samples.txt ]
+run $mute $write
+holds "no vocabulary, but asked" [ $status -eq 0 -a "$(wc -l <"$work/stderr")" -eq 1 ]
+holds "is warned of" grep -q "warning: no samples will be written: no vocabulary" "$work/stderr"
+run $tiny $write --sample-prompt "Z"
+holds "a prompt that the vocabulary lacks is, too" grep -q "warning: no samples will be written: the prompt cannot be read: .*'Z'" "$work/stderr"
+mkdir -p written/samples.txt && run $tiny --resume auto -x 22 -o written $write --sample-every 1
+holds "a file that cannot be written" [ $status -eq 0 -a "$(wc -l <"$work/stderr")" -eq 1 ]
+rm -rf written written.*
+
+# A program of its own place, with a plot.py beside it that a stand-in for python3 runs.
+mkdir -p placed/scripts stand-ins && cp bin/train_gpt placed && echo 'raise SystemExit(1)' >placed/scripts/plot.py
+printf '#!/bin/sh\n[ -e stand-ins/fails ] && exit 1\necho "$*" >"$4"\necho words\necho more >&2\n' >stand-ins/python3 && chmod +x stand-ins/python3
+drawn="env PATH=$work/here/stand-ins:$PATH $(echo "$tiny" | sed 's,bin/,placed/,') -x 2 -o drawn"
+works "a picture" $drawn --curve
+holds "drawn by the script beside the program" grep -q "^.*/placed/scripts/plot.py drawn -o drawn/.*png$" drawn/curve.png
+holds "nothing else is left" [ -z "$(find drawn -name '.curve*')" ]
+works "no picture" $drawn --no-curve
+holds "none" [ ! -e drawn/curve.png ]
+: >stand-ins/fails
+works "a picture that cannot be drawn" $drawn --curve
+holds "is left out" [ ! -e drawn/curve.png ]
+
+works "one batch again and again" $tiny --overfit --dropout 0.5 -x 400 --lr 1e-2 --weight-decay 0 --eval-every 0 -o overfit
+says "is learned by heart" "^step 400/400 \| loss 0\.0"
+holds "which nothing else is" [ "$(sed -nE '$s/.*"val_loss": ([0-9]).*/\1/p' overfit/log.jsonl)" -ge 1 ]
+
+if python3 -c 'import pty' 2>/dev/null; then
+    on_terminal() { TERM=$1 run python3 -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) != 0)' $2 </dev/null; }
+    on_terminal xterm "$tiny -x 200 --eval-every 100 -o live"
+    holds "a terminal: status" [ $status -eq 0 ]
+    escape=$(printf '\033')
+    says "a line that is written over" "$escape\[K(\[[#.]+\] )?step +1/200"
+    says "above it what lasts" "step 100/200 \| train loss [0-9.]+ \| val loss"
+    holds "the last line" sh -c "tail -1 '$work/stdout' | grep -q 'K.*done: best validation loss'"
+    on_terminal xterm "$tiny -o live --no-live"
+    holds "--no-live" sh -c "! grep -q '$escape' '$work/stdout'"
+    on_terminal dumb "$tiny -o live"
+    holds "a terminal that can do nothing" sh -c "! grep -q '$escape' '$work/stdout'"
+fi
+rm -rf told* written* drawn* live* overfit
+
 # ---- Resuming ----
 
 # exactly NAME OPTIONS...: stopped after the first step and after the second, then resumed, a run ends as if it had never stopped.
@@ -523,6 +632,7 @@ for signal in INT TERM; do
     process=
     holds "SIG$signal: exit status 130" [ $status -eq 130 ]
     holds "SIG$signal: no complaint" [ ! -s "$work/stderr" ]
+    holds "SIG$signal: the record says so" grep -q '"end": {"status": "interrupted"' signal/run.json
     says "SIG$signal: the last line tells how to go on" "^interrupted: step [0-9]+ is saved in signal; go on with --resume auto"
     stopped_at=$(readlink signal/last | sed 's/step_0*//')
     steps=$((stopped_at + 5))
@@ -669,7 +779,7 @@ works "the best one before can be resumed" bin/train_gpt --eval-only --resume wi
 # ---- Context length ----
 
 group "context"
-from="bin/train_gpt -i data/train.bin -j data/val.bin -b 2 -g 1 -x 2"
+from="bin/train_gpt -i data/train.bin -j data/val.bin -b 2 -g 1 -x 2 $plain"
 works "a longer table than the rows" $tiny -e learned --max-seq-len 64 -t 32 -o table
 works "all of it used" $from --model table -t 64 -o table64
 refuses "more than there is" "--seq-len 65 is beyond the learned position table of 64 rows" $from --model table -t 65 -o new
@@ -731,7 +841,7 @@ works "in other micro-batches" bin/train_gpt --eval-only --resume auto -o llama 
 grep -o "val loss [0-9.]*" "$work/stdout" >loss_b7
 holds "has the same loss" cmp loss_b2 loss_b7
 mkdir bare && cp data/train.bin data/val.bin bare
-works "trained on tokens without a vocabulary" bin/train_gpt --model exported -i bare/train.bin -j bare/val.bin -b 2 -g 1 -x 2 -t 16 -o kept
+works "trained on tokens without a vocabulary" bin/train_gpt --model exported -i bare/train.bin -j bare/val.bin -b 2 -g 1 -x 2 -t 16 $plain -o kept
 holds "it keeps its own" cmp exported/characters.json kept/last/characters.json
 rm kept/best   # no longer kept for its own sake
 works "it goes on, and removes what it went on from" bin/train_gpt --resume auto -x 8 -o kept --checkpoint-every 2 --eval-every 0 --keep 1
@@ -825,12 +935,17 @@ fails "wild weights" "logits are not finite" bin/sample_gpt --model wild_before/
 if [ -n "$emulated" ]; then
     group "CUDA backend, emulated"
     emu="$emulated --device emu -i data/train.bin -j data/val.bin --n-layer 2 --n-head 2 --n-embd 64 -t 16 -b 2 -g 3 -x 6 --warmup 2 --eval-batches 1
-         --eval-every 3 --log-every 1 --algorithms= --deterministic"
+         --eval-every 3 --log-every 1 --algorithms= --deterministic $plain"
     same_model() { holds "$1" cmp "$2/last/model.safetensors" "$3/last/model.safetensors"; }
     works "bf16" $emu -o emu
     says "it names the device" "^device +emulated GPU"
     works "again" $emu -o emu_again
     same_model "the same bits" emu emu_again
+    works "with samples and statistics" $emu -o emu_sampled --sample-tokens 20 --sample-every 2 --stats 3
+    same_model "the same bits with samples and statistics" emu emu_sampled
+    holds "three samples" [ "$(grep -c '^--- step [246]$' emu_sampled/samples.txt)" -eq 3 ]
+    holds "two measurements" [ "$(grep -c '"stats": {"weights": {"wte": \[[0-9]' emu_sampled/log.jsonl)" -eq 2 ]
+    holds "the peak of the emulator is unknown" [ -z "$(grep -e '"mfu"' emu_sampled/log.jsonl; grep -e '"peak_' emu_sampled/run.json)" ]
     works "without graphs" $emu -o emu_launches --no-graphs
     same_model "the same bits without graphs" emu emu_launches
     works "recomputing blocks" $emu -o emu_block --recompute block

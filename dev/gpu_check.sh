@@ -267,7 +267,7 @@ small_training() {
     "$build/tokenizer" chars --input "$build/check/text" --out "$data" >"$work/output" 2>&1 ||
         { note "data" failed "$(tail -1 "$work/output" | plain)" && return 1; }
     train="$build/train_gpt -i $data/train.bin -j $data/val.bin --device $device --schedule constant"
-    train="$train --eval-batches 1 --eval-every 0 --checkpoint-every 0"
+    train="$train --eval-batches 1 --eval-every 0 --checkpoint-every 0 --no-curve"
     tiny="--n-layer 2 --n-head 2 --n-embd 128 --seq-len 64 --batch 2 --grad-accum 2"
 }
 

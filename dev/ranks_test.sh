@@ -32,7 +32,7 @@ program=$work/here/own/ranked_train_gpt
 write_text text
 "$bin/tokenizer" chars --input text --out data >/dev/null || exit 1
 model="-i data/train.bin -j data/val.bin --n-layer 2 --n-head 2 --n-embd 32 -t 16"
-tiny="$model -b 2 -x 20 --warmup 5 --eval-every 10 --eval-batches 7 --log-every 1 --dropout 0.1 --schedule constant --comm-timeout 60"
+tiny="$model -b 2 -x 20 --warmup 5 --eval-every 10 --eval-batches 7 --log-every 1 --dropout 0.1 --schedule constant --comm-timeout 60 --no-curve --sample-tokens 0"
 
 alive() { pgrep -f "^$program" >/dev/null; }
 gone() { ! alive; }

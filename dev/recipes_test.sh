@@ -210,7 +210,7 @@ write_text text
 bin/tokenizer chars --input text --out data >/dev/null
 ln -s bin/train_gpt train_gpt
 two="sh scripts/run_ssh.sh localhost:1,localhost:1 --device cpu --comm tcp -i data/train.bin -j data/val.bin --n-layer 2 --n-head 2 --n-embd 32 \
--t 16 -b 2 -g 1 --warmup 5 --eval-batches 4"
+-t 16 -b 2 -g 1 --warmup 5 --eval-batches 4 --no-curve --sample-tokens 0"
 works "train" $two -x 20 -o trained
 says "over tcp" "^ranks +2 over tcp"
 holds "to the end" [ -d trained/step_00000020 ]

@@ -89,7 +89,7 @@ same_state() {
     for file in model optimizer; do cmp "$1/last/$file.safetensors" "$2/last/$file.safetensors" || return 1; done
 }
 # timeless RUN: its log without what a clock measured.
-timeless() { sed -E 's/"(tokens_per_s|ms|elapsed_s)": [^,}]*//g' "$1/log.jsonl"; }
+timeless() { sed -E 's/, "(tokens_per_s|mfu|ms|elapsed_s)": [^,}]*//g' "$1/log.jsonl"; }
 same_log() { timeless "$1" >"$work/log1" && timeless "$2" >"$work/log2" && [ -s "$work/log1" ] && cmp "$work/log1" "$work/log2"; }
 # losses_agree RUN RUN: the same steps, losses equal to 1e-4.
 losses_agree() {

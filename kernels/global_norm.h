@@ -16,6 +16,9 @@
 #define GLOBAL_NORM_FUNCTION static inline
 #endif
 
+/* From the stored gradient to that of the mean. */
+GLOBAL_NORM_FUNCTION double mean_factor(float targets, double valid) { return valid == 0 ? 1.0 : targets / valid; }
+
 /* A comparison with NaN is false, so NaN is not finite, and is no spike. */
 GLOBAL_NORM_FUNCTION StepSkip step_skip(const StepState *state) {
     if (!(fabsf(state->grad_norm) < INFINITY && fabsf(state->loss) < INFINITY)) return SKIP_NOT_FINITE;
@@ -27,7 +30,7 @@ GLOBAL_NORM_FUNCTION StepSkip step_skip(const StepState *state) {
 /* Writes the fields of state that global_norm owns. */
 GLOBAL_NORM_FUNCTION void finish_norm(StepState *state, const float *totals, double squares) {
     const double losses = totals[TOTAL_LOSS], valid = totals[TOTAL_VALID];
-    const double factor = valid == 0 ? 1.0 : state->targets / valid, norm = sqrt(squares) * factor;
+    const double factor = mean_factor(state->targets, valid), norm = sqrt(squares) * factor;
     state->loss = (float)(valid == 0 ? losses : losses / valid);   /* the sum of no losses is 0, unless something is wrong */
     state->grad_norm = (float)norm;
     state->clip_scale = (float)(factor * (state->max_norm > 0 && norm > state->max_norm ? state->max_norm / (norm + 1e-6) : 1.0));

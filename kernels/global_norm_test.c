@@ -159,13 +159,12 @@ static void check_norm_cases(const Backend *b, DType dtype) {
 static void check_sum_of_pieces(const Backend *b, DType dtype) {
     enum { LENGTH = 70001, CUTS = 8 };
     static const int cuts[CUTS] = {0, 0, 64, 6400, 6401, 40000, LENGTH, LENGTH};
-    (void)dtype;
-    double *grad = random_values(LENGTH, 1, F32), whole = 0;
-    Tensor sum = test_tensor(b, F64, NULL, 1, 1, 0, 0, 0), all = test_tensor(b, F32, grad, 1, LENGTH, 0, 0, 0);
+    double *x = random_values(LENGTH, 1e30, dtype), whole = 0;   /* squares beyond fp32 */
+    Tensor sum = test_tensor(b, F64, NULL, 1, 1, 0, 0, 0), all = test_tensor(b, dtype, x, 1, LENGTH, 0, 0, 0);
     for (int k = 0; k < CUTS - 1; k++) {
-        Tensor piece = tensor((float *)all.data + cuts[k], F32, 1, cuts[k + 1] - cuts[k], 0, 0, 0);
+        Tensor piece = tensor((char *)all.data + (size_t)cuts[k] * dtype_size(dtype), dtype, 1, cuts[k + 1] - cuts[k], 0, 0, 0);
         double expected = 0;
-        for (int i = cuts[k]; i < cuts[k + 1]; i++) expected += grad[i] * grad[i];
+        for (int i = cuts[k]; i < cuts[k + 1]; i++) expected += x[i] * x[i];
         whole += expected;
         for (int accumulate = 0; accumulate <= 1; accumulate++) {
             Tensor into = accumulate ? sum : test_tensor(b, F64, NULL, 1, 1, 0, 0, 0);
@@ -177,7 +176,7 @@ static void check_sum_of_pieces(const Backend *b, DType dtype) {
         }
     }
     test_free(b, sum); test_free(b, all);
-    free(grad);
+    free(x);
 }
 
 static void global_norm(void **state) { (void)state; on_every_backend(check_norm); }

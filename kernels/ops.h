@@ -179,8 +179,8 @@ typedef struct Stream Stream;
       (losses, logits, targets, V, backward, state, s), (1 + backward) * tensor_bytes(logits), 0)                                   \
     /* sum(1) (+)= sum of losses(N) */                                                                                              \
     X(loss_sum, 1, (Tensor sum, Tensor losses, int accumulate, Stream *s), (sum, losses, accumulate, s), tensor_bytes(losses), 0)   \
-    /* sum(1) F64 (+)= sum of the squares of grad, in double; its order does not depend on threads */                               \
-    X(sum_of_squares, 1, (Tensor sum, Tensor grad, int accumulate, Stream *s), (sum, grad, accumulate, s), tensor_bytes(grad), 0)   \
+    /* sum(1) F64 (+)= sum of the squares of x, F32 or BF16, in double; its order does not depend on threads */                     \
+    X(sum_of_squares, 1, (Tensor sum, Tensor x, int accumulate, Stream *s), (sum, x, accumulate, s), tensor_bytes(x), 0)            \
     /* the fields of state that say so, from totals(TOTALS) F32 and squares(1) F64, both over all ranks: loss = losses/valid,       \
        norm = sqrt(squares) * targets/valid (a batch without valid targets has loss 0 and factor 1); skip if one is not finite or a \
        spike */                                                                                                                     \

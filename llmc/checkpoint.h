@@ -22,6 +22,7 @@ extern "C" {
 typedef struct {
     int64_t step;            /* optimizer steps done */
     int64_t samples;         /* rows of data used */
+    int64_t tokens;          /* in them */
     double best_val_loss;    /* INFINITY before the first evaluation */
     double elapsed_s;        /* training time so far */
     char data[96];           /* what it is trained on, in words that differ where the data does; "" if nobody knows */

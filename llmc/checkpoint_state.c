@@ -20,7 +20,7 @@ static const char checksum_member[] = "  \"checksum\": ";
 static bool belongs_to_run(const char *name) {
     static const char *const invocation[] = {"out", "resume", "config", "plan", "profile", "eval_only", "check_numerics", "max_time", "device",
                                              "print_config", "export_", "gpus", "comm", "ranks", "comm_timeout", "check_ranks", "link_speed",
-                                             "matmul_speed", "checkpoint_async"};
+                                             "matmul_speed", "checkpoint_async", "quiet", "live"};
     for (size_t i = 0; i < sizeof invocation / sizeof *invocation; i++)
         if (strcmp(name, invocation[i]) == 0) return false;
     return true;
@@ -57,8 +57,8 @@ static void write_spikes(FILE *f, const SpikeGuard *g) {
 }
 
 static void write_run(FILE *f, const RunState *run, uint32_t updates) {
-    fprintf(f, "  \"step\": %lld,\n  \"samples\": %lld,\n  \"updates\": %u,\n  \"ranks\": %lld,\n", (long long)run->step, (long long)run->samples,
-            (unsigned)updates, (long long)(run->ranks ? run->ranks : 1));
+    fprintf(f, "  \"step\": %lld,\n  \"samples\": %lld,\n  \"tokens\": %lld,\n  \"updates\": %u,\n  \"ranks\": %lld,\n", (long long)run->step,
+            (long long)run->samples, (long long)run->tokens, (unsigned)updates, (long long)(run->ranks ? run->ranks : 1));
     fprintf(f, "  \"best_val_loss\": ");
     json_write_number(f, run->best_val_loss);
     fprintf(f, ",\n  \"elapsed_s\": ");
@@ -183,6 +183,14 @@ static bool parse_spikes(const Json *json, const char *directory, SpikeGuard *g,
                       SPIKE_WINDOW);
 }
 
+/* A checkpoint from before they were counted had rows of one length. */
+static int64_t parse_tokens(const Json *json, int64_t samples) {
+    int64_t tokens;
+    const char *seq_len = json_get_string(json_get(json, "options"), "seq_len");
+    if (json_get_integer(json, "tokens", &tokens) && tokens >= 0) return tokens;
+    return seq_len ? samples * strtoll(seq_len, NULL, 10) : 0;
+}
+
 bool state_parse(const Json *json, const char *directory, RunState *run, int64_t *updates, char error[ERROR_SIZE]) {
     RunState read;
     bool good = json_get_integer(json, "step", &read.step) && json_get_integer(json, "samples", &read.samples)
@@ -190,6 +198,7 @@ bool state_parse(const Json *json, const char *directory, RunState *run, int64_t
              && read.step >= 0 && read.samples >= 0 && *updates >= 0 && *updates <= UINT32_MAX;
     if (!good) return file_error(error, "%.200s/state.json lacks step, samples, updates or elapsed_s", directory);
     if (!json_get_number(json, "best_val_loss", &read.best_val_loss)) read.best_val_loss = INFINITY;
+    read.tokens = parse_tokens(json, read.samples);
     const char *data = json_get_string(json, "data");
     snprintf(read.data, sizeof read.data, "%s", data ? data : "");
     if (!parse_ranks(json, directory, &read.ranks, error) || !parse_spikes(json, directory, &read.spikes, error)) return false;

@@ -517,7 +517,7 @@ static void set_odd_value(const OptionRow *row, Options *o) {
 static void test_options(void **state) {
     (void)state;
     static const char invocation[] = " out resume config plan profile eval_only check_numerics max_time device print_config export_ gpus comm ranks "
-                                     "comm_timeout check_ranks link_speed matmul_speed checkpoint_async ";
+                                     "comm_timeout check_ranks link_speed matmul_speed checkpoint_async quiet live ";
     Model m;
     Options odd, back, fresh;
     RunState run = state_at(1);

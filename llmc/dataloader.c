@@ -91,6 +91,7 @@ struct DataLoader {
     int64_t mapped[MOST_MAPS];     /* map number i is of shard mapped[i % MOST_MAPS] */
     int32_t end_of_text;           /* at which rows begin, or -1 */
     bool *no_documents;            /* (count) found to be so */
+    int64_t repeated;              /* rows that there are, or 0: no end of them */
     Ahead ahead;
     bool running;                  /* the thread */
     pthread_t thread;
@@ -203,6 +204,37 @@ static const Shard *mapped_shard(DataLoader *loader, int64_t s, char error[ERROR
     if (loader->maps++ >= MOST_MAPS) shard_unmap(&loader->shards[*slot]);
     *slot = s;
     return shard;
+}
+
+/* ---- A checksum ---- */
+
+/* Continues crc with n tokens from number `first` on, counted over all files. */
+static uint32_t crc32_of_tokens(DataLoader *loader, uint32_t crc, int64_t first, int64_t n) {
+    char error[ERROR_SIZE];
+    int64_t s = 0;
+    for (; first >= loader->shards[s].count; s++) first -= loader->shards[s].count;
+    for (; n > 0; s++, first = 0) {
+        const Shard *shard = mapped_shard(loader, s, error);
+        if (!shard) die("%s", error);
+        int64_t end = first + n < shard->count ? first + n : shard->count;
+        shard_will_read(shard, first, end - first);
+        n -= end - first;
+        for (; first < end; first++) {
+            int32_t token = shard_token(shard, first);
+            crc = crc32_update(crc, &token, sizeof token);
+        }
+    }
+    return crc;
+}
+
+uint32_t dataloader_crc32(DataLoader *loader) {
+    enum { BLOCKS = 256, BLOCK = 4096 };
+    int64_t tokens = loader->tokens;
+    wait_for_thread(loader);
+    uint32_t crc = crc32_update(0, &tokens, sizeof tokens);
+    if (tokens <= (int64_t)BLOCKS * BLOCK) return crc32_of_tokens(loader, crc, 0, tokens);
+    for (int64_t i = 0; i < BLOCKS; i++) crc = crc32_of_tokens(loader, crc, (tokens - BLOCK) / (BLOCKS - 1) * i, BLOCK);
+    return crc;
 }
 
 /* ---- Order ---- */
@@ -324,6 +356,13 @@ void dataloader_begin_at_documents(DataLoader *loader, int64_t end_of_text) {
 
 /* ---- Batches ---- */
 
+void dataloader_repeat(DataLoader *loader, int64_t rows) {
+    CHECK(rows >= 1);
+    wait_for_thread(loader);
+    loader->ahead.rows = 0;
+    loader->repeated = rows;
+}
+
 /* tokens(T) and targets(T) of one row; returns the number of targets >= 0, or -1 with the reason. */
 static int64_t copy_row(DataLoader *loader, Place place, int32_t *tokens, int32_t *targets, char error[ERROR_SIZE]) {
     const Shard *shard = mapped_shard(loader, place.shard, error);
@@ -346,7 +385,7 @@ static int64_t copy_row(DataLoader *loader, Place place, int32_t *tokens, int32_
 static int64_t copy_batch(DataLoader *loader, int64_t first_row, int64_t rows, int32_t *tokens, int32_t *targets, char error[ERROR_SIZE]) {
     int64_t valid = 0, T = loader->T;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t row = first_row + i;
+        int64_t row = loader->repeated ? (first_row + i) % loader->repeated : first_row + i;
         Place place = loader->order == SAMPLE_CROPS ? place_of_crop(loader, row) : place_in_shuffled_shards(loader, row);
         if (loader->end_of_text >= 0 && !move_to_document(loader, &place, error)) return -1;
         int64_t n = copy_row(loader, place, tokens + i * T, targets + i * T, error);

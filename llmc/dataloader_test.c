@@ -156,6 +156,34 @@ static void test_rows_depend_on_their_number_alone(void **state) {
     dataloader_close(crops);
 }
 
+/* Row n is row n % rows from then on, and what was made ahead of that is forgotten. */
+static void test_repeated_rows(void **state) {
+    (void)state;
+    enum { ROWS = 6, FAR = 1000 };
+    int32_t first[ROWS * SHUFFLE_T], targets[ROWS * SHUFFLE_T], some[ROWS * SHUFFLE_T], some_targets[ROWS * SHUFFLE_T];
+    for (int order = SAMPLE_CROPS; order <= SAMPLE_SHARDS; order++) {
+        dataloader_close(open_shuffled("repeated", 11));
+        DataLoader *loader = open_quietly(at("repeated"), (SampleOrder)order, SHUFFLE_T, 5000, 11);
+        dataloader_batch(loader, 0, ROWS, first, targets);
+        dataloader_prefetch(loader, FAR * ROWS, ROWS);
+        dataloader_repeat(loader, ROWS);
+        dataloader_batch(loader, FAR * ROWS, ROWS, some, some_targets);
+        assert_memory_equal(some, first, sizeof some);
+        assert_memory_equal(some_targets, targets, sizeof some);
+        for (int64_t row = 0; row < 3 * ROWS; row++)
+            for (int64_t ahead = 0; ahead < 2; ahead++) {   /* parts of ranks, from any row on, across the end too */
+                if (ahead) dataloader_prefetch(loader, row, 4);
+                dataloader_batch(loader, row, 4, some, some_targets);
+                for (int64_t i = 0; i < 4; i++) {
+                    const int64_t same = (row + i) % ROWS * SHUFFLE_T;
+                    assert_memory_equal(some + i * SHUFFLE_T, first + same, SHUFFLE_T * sizeof *some);
+                    assert_memory_equal(some_targets + i * SHUFFLE_T, targets + same, SHUFFLE_T * sizeof *some);
+                }
+            }
+        dataloader_close(loader);
+    }
+}
+
 /* Every order of four rows comes up, each within five deviations of a fair share of the epochs: small bijections are fair ones. */
 static void test_orders_are_equally_likely(void **state) {
     (void)state;
@@ -301,6 +329,7 @@ int main(void) {
         cmocka_unit_test(test_crops),
         cmocka_unit_test(test_an_epoch_holds_every_row_once),
         cmocka_unit_test(test_rows_depend_on_their_number_alone),
+        cmocka_unit_test(test_repeated_rows),
         cmocka_unit_test(test_orders_are_equally_likely),
         cmocka_unit_test(test_lengths_of_every_size_are_permuted),
         cmocka_unit_test(test_in_order),

@@ -11,7 +11,7 @@
 
 enum { MESSAGE_SIZE = 2048 };
 
-static const char *program = "train_gpt";
+static const char *program = "train_gpt", *line_begin = "";
 static void (*exit_hook)(int status);
 static bool (*report_hook)(const char *message);
 
@@ -20,6 +20,7 @@ void error_program_name(const char *name) {
     program = slash ? slash + 1 : name;
 }
 
+void error_begin_lines(const char *bytes) { line_begin = bytes; }
 void error_exit_hook(void (*hook)(int status)) { exit_hook = hook; }
 void error_report_hook(bool (*hook)(const char *message)) { report_hook = hook; }
 
@@ -40,7 +41,7 @@ void error_flush(void) {
 
 void error_print(const char *message) {
     char line[MESSAGE_SIZE + 256];
-    int length = snprintf(line, sizeof line - 1, "%s: %s", program, message);
+    int length = snprintf(line, sizeof line - 1, "%s%s: %s", isatty(STDERR_FILENO) ? line_begin : "", program, message);
     if (length < 0 || length > (int)sizeof line - 2) length = (int)strlen(line);
     line[length++] = '\n';
     error_flush();

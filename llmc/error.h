@@ -20,6 +20,10 @@ void error_print(const char *message);
 /* Writes out what stdout holds, unless that could take forever: before _exit(). */
 void error_flush(void);
 
+/* Bytes before every message from now on, where stderr is a terminal: what takes away a line of progress that stands half drawn there, in the same
+   write, so that whichever thread has something to say, its message is a line of its own. A string that stays. "": none. */
+void error_begin_lines(const char *bytes);
+
 /* The name that messages begin with; main() sets it once. */
 void error_program_name(const char *name);
 

@@ -1,8 +1,9 @@
-/* logger.c: log.jsonl and the progress lines. */
+/* logger.c: log.jsonl, and numbers for people. */
 #include "logger.h"
 
 #include "error.h"
 #include "json.h"
+#include "model_stats.h"
 
 #include <errno.h>
 #include <math.h>
@@ -104,12 +105,13 @@ static void number(FILE *f, const char *key, double value) {
 static double rounded_to(double value, double unit) { return round(value / unit) * unit; }
 
 static void write_line(FILE *f, const StepReport *r) {
-    fprintf(f, "{\"step\": %lld, \"tokens\": %lld", (long long)r->step, (long long)r->tokens);
+    fprintf(f, "{\"step\": %lld, \"tokens\": %lld, \"tokens_seen\": %lld", (long long)r->step, (long long)r->tokens, (long long)r->tokens_seen);
     number(f, "loss", r->loss);
     number(f, "perplexity", exp(r->loss));
     number(f, "lr", r->lr);
     number(f, "grad_norm", r->grad_norm);
     number(f, "tokens_per_s", rounded_to(r->tokens_per_s, 0.5));
+    if (r->mfu > 0) number(f, "mfu", rounded_to(r->mfu, 0x1p-13));
     number(f, "ms", rounded_to(r->ms, 0.125));
     number(f, "elapsed_s", rounded_to(r->elapsed_s, 0.125));
     if (r->skipped) fprintf(f, ", \"skipped\": true");
@@ -128,32 +130,14 @@ static void write_line(FILE *f, const StepReport *r) {
         number(f, "hellaswag_acc_norm", r->hellaswag_acc_norm);
         number(f, "hellaswag_examples", (double)r->hellaswag_examples);
     }
+    if (r->stats) {
+        fputs(", \"stats\": ", f);
+        model_stats_write(f, r->stats);
+    }
     fprintf(f, "}\n");
 }
 
-void logger_print_evaluation(const StepReport *r) {
-    printf("train loss %.4f | val loss %.4f | val ppl %.2f", r->train_loss, r->val_loss, exp(r->val_loss));
-    if (r->val_bits_per_byte > 0) printf(" | %.4f bits per byte", r->val_bits_per_byte);
-    if (r->hellaswag_examples > 0) printf(" | HellaSwag acc %.4f, acc_norm %.4f", r->hellaswag_acc, r->hellaswag_acc_norm);
-}
-
-static void print_line(const StepReport *r) {
-    char speed[32], left[32];
-    format_count(speed, r->tokens_per_s);
-    format_duration(left, r->left_s);
-    printf("step %*lld/%lld | loss %.4f | ppl %8.2f | lr %.2e | norm %6.3f | %s tok/s | %s left%s\n",
-           (int)snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step, (long long)r->steps, r->loss, exp(r->loss), r->lr, r->grad_norm,
-           speed, left, r->skipped ? " | a spike: update left out" : "");
-    if (r->evaluated) {
-        printf("  evaluation: ");
-        logger_print_evaluation(r);
-        printf("%s\n", r->best ? " | best so far, saved" : "");
-    }
-    fflush(stdout);
-}
-
-bool logger_report(Logger *logger, const StepReport *r, bool to_terminal, char error[ERROR_SIZE]) {
-    if (to_terminal) print_line(r);
+bool logger_report(Logger *logger, const StepReport *r, char error[ERROR_SIZE]) {
     if (logger->failed) return true;
     write_line(logger->file, r);
     if (fflush(logger->file) == 0) return true;

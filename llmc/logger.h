@@ -1,4 +1,4 @@
-/* logger.h: what a run says of itself: log.jsonl, one JSON object a line, and the lines on the terminal. */
+/* logger.h: what a run says of itself: log.jsonl, one JSON object a line. What it prints is in progress.h. */
 #ifndef LLMC_LOGGER_H
 #define LLMC_LOGGER_H
 
@@ -10,9 +10,11 @@ extern "C" {
 
 typedef struct {
     int64_t step, steps, tokens;           /* optimizer steps done, planned; tokens of this step */
+    int64_t tokens_seen;                   /* of all steps up to this one */
     double loss, lr, grad_norm;
     double ms;                             /* of this step */
     double tokens_per_s;                   /* of this step */
+    double mfu;                            /* the model's FLOP/s in this step, of the peak's; 0: unknown */
     double elapsed_s, left_s;              /* training time so far; what is left at the present pace */
     bool skipped;                          /* the update was left out: a spike */
     double comm_ms, comm_exposed_ms;       /* exchange between ranks, and the part of it that training waited for; 0: unknown, or alone */
@@ -22,17 +24,16 @@ typedef struct {
     int64_t hellaswag_examples;            /* 0: not evaluated on them */
     double hellaswag_acc, hellaswag_acc_norm;
     bool best;                             /* if evaluated: the lowest validation loss so far */
+    const struct ModelStats *stats;        /* of this step; NULL: not measured */
 } StepReport;
 
 typedef struct Logger Logger;
 
 /* Opens RUN/log.jsonl; lines of steps after `step` (a run resumed from an earlier checkpoint) and a half-written last line are dropped. */
 Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]);
-/* Appends the report to the log and, if to_terminal, prints it. False, once, when the log can't be written any more. */
-bool logger_report(Logger *logger, const StepReport *report, bool to_terminal, char error[ERROR_SIZE]);
+/* Appends the report to the log. False, once, when the log can't be written any more. */
+bool logger_report(Logger *logger, const StepReport *report, char error[ERROR_SIZE]);
 void logger_close(Logger *logger);
-/* What an evaluation found, on the terminal, without a newline. */
-void logger_print_evaluation(const StepReport *report);
 
 /* "1h02m", "3m05s", "12s" */
 void format_duration(char text[32], double seconds);

@@ -1,6 +1,7 @@
 /* machine.c: rates and memory of the machine. */
 #include "machine.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,6 +114,51 @@ double machine_matmul_rate(const Backend *backend, DType dtype, double seconds) 
         if (enough) return rate;
     }
 }
+
+/* Like machine_matmul_rate, but brief, and the fastest of all: a peak is not what the machine did while others were at work on it too. */
+static double brief_matmul_rate(const Backend *backend, DType dtype) {
+    enum { LARGEST = 4096 };
+    double best = INFINITY;
+    int64_t n = 256;
+    for (;; n *= 2) {
+        Job job = open_job(backend, 2, dtype, n, n);
+        bool enough = large_enough(multiply, &job, 0.0015, n == LARGEST);
+        for (double begin = machine_seconds(); enough && machine_seconds() - begin < 0.02;) best = fmin(best, seconds_of(multiply, &job, 1));
+        close_job(&job);
+        if (enough) return 2.0 * (double)n * (double)n * (double)n / best;
+    }
+}
+
+/* ---- the peak ----------------------------------------------------------------------------------------------------------------- */
+
+/* The first that fits counts. */
+static const Card cards[] = {
+    {"GB200", 2500, 0, 0}, {"B200", 2250, 0, 0},
+    {"H200 NVL", 835.5, 0, 0}, {"H200", 989.4, 0, 0}, {"GH200", 989.4, 0, 0}, {"H20", 148, 0, 0},
+    {"H100 NVL", 835.5, 0, 0}, {"H100 PCIe", 756.5, 0, 0}, {"H100", 989.4, 3.0, 798}, {"H800", 989.4, 0, 0},
+    {"A100", 312, 0, 0}, {"A800", 312, 0, 0}, {"A6000", 154.8, 0, 0}, {"A40", 149.7, 0, 0}, {"A30", 165, 0, 0}, {"A10", 125, 0, 0},
+    {"RTX 6000 Ada", 364.3, 0, 0}, {"L40S", 362.1, 0, 0}, {"L40", 181.1, 0, 0}, {"L4", 121, 0, 0},
+    {"RTX 5090", 209.5, 0, 0}, {"RTX 4090", 165.2, 0, 0}, {"RTX 3090 Ti", 80, 0, 0}, {"RTX 3090", 71, 0, 0},
+};
+
+/* The device's name is what describe() says up to the first comma. */
+const Card *machine_card(const Backend *backend) {
+    char name[128];
+    snprintf(name, sizeof name, "%s", backend->describe());
+    name[strcspn(name, ",")] = 0;
+    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
+        if (strstr(name, cards[i].name) && !strstr(name, "MIG")) return &cards[i];
+    return NULL;
+}
+
+Peak machine_peak(const Backend *backend, DType dtype) {
+    const Card *card = machine_card(backend);
+    if (strcmp(backend->name, "cpu") == 0) return (Peak){brief_matmul_rate(backend, dtype), "measured"};
+    if (card && dtype == BF16) return (Peak){1e12 * card->tera_flops, "published"};
+    return (Peak){0, NULL};
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------------- */
 
 double machine_bandwidth(const Backend *backend, double seconds) {
     enum { COLUMNS = 1 << 20, LARGEST = 256 };

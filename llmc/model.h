@@ -111,7 +111,7 @@ typedef struct {
     ParameterTable table;
     ParameterTensors p, d;               /* parameters and their gradients */
     /* flat; masters are the parameters in fp32. With ZeRO m, v, and in bf16 masters, hold this rank's pieces of the buckets, one behind the other.
-       Between an update and the next step nobody reads the gradients: model_snapshot uses them as scratch. */
+       Between an update and the next step nobody but model_stats_measure reads the gradients: model_snapshot uses them as scratch. */
     Tensor parameters, masters, gradients, m, v, segments;
     Comm *comm;                          /* NULL: alone */
     Activations a;
@@ -143,6 +143,8 @@ void model_init_weights(Model *m, int scheme, uint64_t seed);
 bool model_read_directory(Model *m, const char *directory, char error[ERROR_SIZE]);
 /* Weights from one safetensors file, under our own names and a prefix, as dumps have them. Refused whole, nothing changed. */
 bool model_read_weights(Model *m, const char *path, const char *prefix, char error[ERROR_SIZE]);
+/* The parameters of another model of the same architecture, dtype, ranks and zero, on the same device, as they are after its last update. Waits. */
+void model_copy_parameters(Model *m, const Model *from);
 /* A copy of the flat fp32 buffer: weights (ARENA_MASTERS, without ZeRO) or gradients (ARENA_GRADIENTS). free() it. Laid out by m->table. */
 float *model_copy_flat(const Model *m, ArenaName which);
 

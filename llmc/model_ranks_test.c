@@ -1,7 +1,7 @@
 /* model_ranks_test.c: several ranks against one, as threads of this process: gradients, losses and weights are those of one rank that does all the
    micro-steps; with ZeRO and without they have the same bits; every rank ends each step with the same parameters, and a run goes on from a snapshot
    on any number of ranks. */
-#include "comm_body.h"
+#include "comm_late_test.h"
 #include "model_ranks.h"
 #include "model_test.h"
 #include "snapshot.h"
@@ -65,61 +65,6 @@ static void release_run(Run *run) {
     for (int k = 0; k < 3; k++) free(run->state.values[k]);
     free(run->gradients);
 }
-
-/* ---- a late comm -------------------------------------------------------------------------------------------------------------- */
-
-/* The loopback at its latest: a collective takes its tensor away, leaving NaN, and does its work only when it is waited for. So whatever is read or
-   written between the two, or is not waited for at all, shows. */
-typedef struct {
-    Collective what;
-    Tensor x;
-    void *taken;
-    Stream *stream;
-} Pending;
-
-typedef struct {
-    const Backend *backend;
-    void *loopback;
-    Pending pending[64];
-    Ticket started, done;
-} Late;
-
-static const char *late_missing(const Team *team, const Backend *backend) { return (void)team, (void)backend, NULL; }
-static void *late_open(Team *team, const Backend *backend) {
-    Late *late = calloc(1, sizeof *late);
-    late->backend = backend;
-    late->loopback = comm_loopback.open(team, backend);
-    return late;
-}
-static void late_close(void *body) {
-    Late *late = body;
-    CHECK(late->done == late->started);
-    comm_loopback.close(late->loopback);
-    free(late);
-}
-static Ticket late_start(void *body, Collective what, Tensor x, Stream *after) {
-    Late *late = body;
-    size_t bytes = tensor_bytes(x);
-    void *taken = malloc(bytes), *nan = malloc(bytes);
-    memset(nan, 0xFF, bytes);
-    late->backend->download(taken, x.data, bytes, after);
-    late->backend->upload(x.data, nan, bytes, after);
-    late->backend->synchronize(after);
-    free(nan);
-    CHECK(late->started - late->done < 64);
-    late->pending[++late->started % 64] = (Pending){what, x, taken, after};
-    return late->started;
-}
-static void late_wait(void *body, Ticket ticket, Stream *before) {
-    Late *late = body;
-    while (late->done < ticket) {
-        Pending *p = &late->pending[++late->done % 64];
-        late->backend->upload(p->x.data, p->taken, tensor_bytes(p->x), p->stream);
-        comm_loopback.wait(late->loopback, comm_loopback.start(late->loopback, p->what, p->x, p->stream), before);
-        free(p->taken);
-    }
-}
-static const CommBody comm_late = {"late", late_missing, late_open, late_close, late_start, late_wait, NULL};
 
 /* ---- the work of a rank ------------------------------------------------------------------------------------------------------- */
 

@@ -115,6 +115,23 @@ float *model_copy_flat(const Model *m, ArenaName which) {
     return copy;
 }
 
+void model_copy_parameters(Model *m, const Model *from) {
+    enum { PIECE = 1 << 22 };
+    const Backend *backend = m->backend;
+    const size_t bytes = tensor_bytes(m->parameters);
+    CHECK(bytes == tensor_bytes(from->parameters));
+    ranks_need_all(from);
+    ranks_synchronize(from, "parameters");
+    char *copy = (char *)xmalloc(PIECE);
+    for (size_t at = 0; at < bytes; at += PIECE) {
+        size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+        backend->download(copy, (const char *)from->parameters.data + at, n, m->stream);
+        backend->upload((char *)m->parameters.data + at, copy, n, m->stream);
+    }
+    backend->synchronize(m->stream);
+    free(copy);
+}
+
 uint32_t model_parameters_crc(Model *m) {
     enum { PIECE = 1 << 22 };
     const size_t bytes = tensor_bytes(m->parameters);

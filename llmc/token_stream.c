@@ -113,8 +113,9 @@ void stream_output_discard(StreamOutput *output) {
 /* ---- Tokens one by one ---- */
 
 static void print_whole(TokenPrinter *p) {
-    if (p->whole.count > 0) fwrite(p->whole.bytes, 1, p->whole.count, stdout);
-    fflush(stdout);
+    FILE *file = p->file ? p->file : stdout;
+    if (p->whole.count > 0) fwrite(p->whole.bytes, 1, p->whole.count, file);
+    fflush(file);
     byte_buffer_clear(&p->whole, STREAM_BYTES);
 }
 

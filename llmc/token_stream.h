@@ -50,10 +50,11 @@ bool stream_output_write(StreamOutput *output, const void *bytes, size_t count, 
 bool stream_output_close(StreamOutput *output, char error[ERROR_SIZE]);
 void stream_output_discard(StreamOutput *output);
 
-/* Tokens on standard output as they come, as UTF-8: a character that ends in a later token waits for it, and what is none becomes U+FFFD.
-   All else zero to begin with. */
+/* Tokens as they come, as UTF-8: a character that ends in a later token waits for it, and what is none becomes U+FFFD. All else zero to begin
+   with. */
 typedef struct {
     const Tokenizer *tokenizer;
+    FILE *file;                 /* NULL: standard output */
     Utf8Repair repair;
     ByteBuffer whole;
 } TokenPrinter;

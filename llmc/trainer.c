@@ -6,6 +6,7 @@
 #include "plan.h"
 #include "schedule.h"
 #include "tokenizer.h"
+#include "trainer_run.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -144,6 +145,7 @@ static ModelSpec resolve_spec(Trainer *t) {
     if (dataset->vocab_size > o->vocab_size)
         die("the data has a vocabulary of %lld tokens, the model one of %lld", (long long)dataset->vocab_size, (long long)o->vocab_size);
     if (!config_from_options(&spec.config, o, error)) die("%s", error);
+    if (o->overfit) spec.config.dropout = 0;
     if (spec.config.pos == POS_LEARNED && o->seq_len > spec.config.maxT)
         die("--seq-len %lld is beyond the learned position table of %lld rows; use a shorter one, or --pos rope", (long long)o->seq_len,
             (long long)spec.config.maxT);
@@ -216,57 +218,6 @@ static void print_banner(const Trainer *t) {
     fflush(stdout);
 }
 
-/* Two runs in one directory would replace and remove each other's checkpoints. */
-static void lock_run(Trainer *t) {
-    char *path = path_join(t->options.out, ".lock");
-    if (t->lock < 0 && !file_lock(&t->lock, path))
-        die("a run is under way in %s, which has %s locked; wait for its end, or choose another --out", t->options.out, path);
-    free(path);
-}
-
-static void unlock_run(Trainer *t) {
-    file_unlock(t->lock);
-    t->lock = -1;
-}
-
-/* A new run never mixes with an older one in the same directory: the older one is kept under another name. */
-static void set_earlier_run_aside(Trainer *t) {
-    const char *out = t->options.out;
-    if (!checkpoint_run_exists(out)) return;
-    for (int i = 1; i < 100000; i++) {
-        char *aside = xprintf("%s.%d", out, i);
-        bool taken = path_exists(aside);
-        if (!taken && rename(out, aside) != 0) die("%s holds an earlier run and cannot be renamed to %s; choose another --out", out, aside);
-        if (!taken) printf("run     an earlier run in %s is kept as %s\n", out, aside);
-        free(aside);
-        if (!taken) {
-            unlock_run(t);
-            return;
-        }
-    }
-    die("%s holds an earlier run; choose another --out", out);
-}
-
-/* For rank 0. */
-static void open_run(Trainer *t, bool resuming) {
-    char error[ERROR_SIZE];
-    const char *out = t->options.out;
-    if (path_is_directory(out)) lock_run(t);
-    if (!resuming) set_earlier_run_aside(t);
-    if (!directory_create(out, error)) die("%s", error);
-    lock_run(t);
-    if (!checkpoint_clean(out, error)) die("%s", error);
-    if (resuming && checkpoint_newest_step(out) > t->run.step)
-        die("%s holds a checkpoint of step %lld, newer than step %lld to resume from; choose another --out to branch off", out,
-            (long long)checkpoint_newest_step(out), (long long)t->run.step);
-    t->logger = logger_open(out, t->run.step, error);
-    if (!t->logger) die("%s", error);
-    char *best = path_join(out, "best");
-    double best_val_loss = path_exists(best) ? t->run.best_val_loss : INFINITY;   /* a run that branches off another one has none at first */
-    free(best);
-    t->writer = checkpoint_writer_open(out, &t->options, t->vocabulary, best_val_loss, t->options.checkpoint_async != 0);
-}
-
 /* "out/" is "out": the names of earlier runs are made of it. */
 static void cut_trailing_slashes(char *path) {
     for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
@@ -328,6 +279,7 @@ static void open_data(Trainer *t, const char *weights, int64_t most, bool sized)
     t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
+    if (o->overfit) dataloader_repeat(t->train, t->ranks * schedule_grad_accum(o, 0) * o->batch);
     if (!beside || !tokenizer_present(beside)) beside = weights;
     if (beside) t->vocabulary = xstrdup(beside);
     snprintf(t->run.data, sizeof t->run.data, "%lld files of %lld tokens, vocabulary %08x", (long long)dataloader_files(t->train),
@@ -353,13 +305,14 @@ static void open_model(Trainer *t, const char *weights, bool resuming) {
             die("cannot resume from %s: it was trained on %s, but %s has %s; put the data back, or say with --train-data what to go on with", weights,
                 t->run.data, o->train_data, now.data);
         memcpy(t->run.data, now.data, sizeof now.data);
-        if (first_rank(t)) printf("resume  %s: step %lld\n", weights, (long long)t->run.step);
-        if (first_rank(t)) note_batch(t, weights);
+        if (first_rank(t) && !o->quiet) printf("resume  %s: step %lld\n", weights, (long long)t->run.step);
+        if (first_rank(t) && !o->quiet) note_batch(t, weights);
     } else if (weights) {
         if (!model_read_directory(&t->model, weights, error)) die("%s", error);
     } else {
         model_init_weights(&t->model, (int)o->init_scheme, (uint64_t)o->seed);
     }
+    if (o->stats && !o->eval_only) t->stats = model_stats_create(&t->model);
     t->run.ranks = t->ranks;
     agree_on_parameters(&t->model, t->run.step);
 }
@@ -400,11 +353,11 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     else if (o->profile) t->backend = backend_timed(t->backend);
     open_data(t, weights, most, sized);
     open_evaluation(t, t->vocabulary);
-    if (first_rank(t)) print_banner(t);
+    if (first_rank(t) && !o->quiet) print_banner(t);
     open_model(t, weights, resuming);
-    if (!o->eval_only && first_rank(t)) open_run(t, resuming);
+    if (!o->eval_only) trainer_open_run(t, argc, argv, resuming);
     if (!o->eval_only && o->checkpoint_async) trainer_copy_state(t);   /* memory for copies is taken now, not in the middle of training */
-    t->saved_step = resuming ? t->run.step : -1;
+    t->saved_step = t->sampled_step = resuming ? t->run.step : -1;
     free(weights);
 }
 
@@ -416,9 +369,8 @@ void trainer_copy_state(Trainer *t) {
 }
 
 void trainer_close(Trainer *t) {
-    logger_close(t->logger);
-    if (t->writer) checkpoint_writer_close(t->writer);
-    unlock_run(t);
+    trainer_close_run(t);
+    model_stats_free(t->stats);
     snapshot_release(&t->snapshot);
     dataloader_close(t->train);
     dataloader_close(t->val);

@@ -5,7 +5,13 @@
 #include "checkpoint_writer.h"
 #include "dataloader.h"
 #include "hellaswag.h"
-#include "logger.h"
+#include "machine.h"
+#include "model_stats.h"
+#include "progress.h"
+#include "run_record.h"
+#include "samples.h"
+
+#include <signal.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,12 +30,19 @@ typedef struct {
     DataLoader *train, *val;
     double val_bytes_per_token;  /* 0: unknown */
     Hellaswag *hellaswag;        /* NULL: not asked for */
-    Logger *logger;              /* of rank 0, as is the writer */
+    Logger *logger;              /* of rank 0, as are progress, writer, record and samples */
+    Progress progress;
     CheckpointWriter *writer;
+    RunRecord *record;
+    Samples *samples;            /* NULL: there are none */
+    ModelStats *stats;           /* NULL: not asked for */
+    Peak peak;                   /* of all ranks together */
+    double flops_per_token;
     int lock;                    /* on the run's directory (files.h) */
     Snapshot snapshot;           /* of other ranks: empty */
     RunState run;
     int64_t saved_step;          /* of the newest checkpoint */
+    int64_t sampled_step;        /* of the newest sample */
     int64_t valid_targets;       /* in this rank's part of the batch of this step */
     int32_t *tokens, *targets;   /* (G, B, T): this rank's part of the batch of one optimizer step */
     int64_t spikes;              /* updates left out by this process */
@@ -47,6 +60,12 @@ void trainer_close(Trainer *t);
 
 /* A copy of the model's state for a checkpoint, on rank 0; every rank has a part in it. Waits until the writer is done with the one before. */
 void trainer_copy_state(Trainer *t);
+
+/* A sample of the model as it is now; rank 0 writes it, the others need not wait. */
+void trainer_sample(Trainer *t);
+/* At the end of training, on rank 0: the last sample, run.json and curve.png; of a run that a signal stopped run.json alone, for time may be
+   short. *give_up: a signal has come, so that nobody waits for the picture any more. */
+void trainer_finish(Trainer *t, bool stopped, const volatile sig_atomic_t *give_up);
 
 /* Rank 0 prints, and writes files. */
 static inline bool first_rank(const Trainer *t) { return t->rank == 0; }
