@@ -264,6 +264,7 @@ static void print_end(const Trainer *t, bool stopped) {
                o->out);
     else
         printf("done: the newest state is in %s/last\n", o->out);
+    fflush(stdout);   /* before another rank ends: mpirun ends all when one has a status other than 0 */
 }
 
 static void print_evaluation(Trainer *t) {

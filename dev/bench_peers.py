@@ -8,8 +8,8 @@
 For each model and dtype, rounds in which every program takes whole steps (forward, backward, clipping, AdamW) for a few seconds, one program at
 a time: build/dev/bench, which also measures the ceiling, the library's own matrix product, in every round; and PyTorch, by
 dev/bench_pytorch.py, eager and compiled, in bf16 by autocast and with bf16 parameters beside fp32 masters. A round's figure is the median of its
-steps, a program's the median of its rounds; ratios are taken round by round, so that what slows a round down slows all programs in it. Beside
-the clock stands the time of all cores together, which other work on the machine disturbs less. Parameters and FLOPs per token must agree
+steps, a program's the median of its rounds; ratios are taken round by round, so that what slows a round down slows all programs in it. A way
+to run PyTorch that comes in far behind another in the first round has no further ones. Beside the clock stands the time of all cores together, which other work on the machine disturbs less. Parameters and FLOPs per token must agree
 exactly, and the losses of the first steps nearly (initial weights are drawn by different generators), or nothing is printed.
 
 On the CPU PyTorch runs with glibc's malloc told to keep what is freed, as PyTorch's tuning guide advises by other means.
@@ -28,6 +28,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CPU_MODELS = ["baby", "gpt2-124M", "tinystories-17M"]
 GPU_MODELS = ["gpt2-124M", "gpt2-350M", "tinystories-17M"]
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
+FAR_BEHIND = 1.3         # times the fastest PyTorch of the first round
 LOSS_TOLERANCE = 0.04    # relative: by the initial weights alone the loss of the baby GPT varies by about 0.1 of 4.2
 WANTED_RATIO, WANTED_SHARE = 1.5, 0.70
 
@@ -45,7 +46,7 @@ def options():
     p.add_argument("--dtypes", help="comma-separated; on the cpu fp32,bf16, on a GPU bf16")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="of every program")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=float, default=2, help="time given to each program in a round, at least three steps")
+    p.add_argument("--seconds", type=float, default=1.5, help="time given to each program in a round, at least two steps")
     p.add_argument("--json", help="write all figures to this file")
     p.add_argument("--markdown", help="write the table to this file too")
     return p
@@ -134,8 +135,15 @@ def check_same_work(model, own, about):
                 raise PeersError(f"{model}, step {step}: the loss is {mine:.4f} here and {theirs:.4f} in PyTorch ({name}): these do not train alike")
 
 
-def round_of(ms, cpu_ms):
-    return {"ms": ms, "cpu_ms": cpu_ms}
+def round_of_pytorch(c, torch, variant):
+    taken = torch.measure(variant, c.seconds)
+    return {"ms": 1e3 * statistics.median(taken["seconds"]), "cpu_ms": 1e3 * statistics.median(taken["cpu"])}
+
+
+def in_the_running(variants, rounds):
+    """The variants that go on after the first round."""
+    best = min(rounds[name][0]["ms"] for name in variants)
+    return [name for name in variants if rounds[name][0]["ms"] <= FAR_BEHIND * best]
 
 
 def measure_case(c, model, dtype):
@@ -145,17 +153,17 @@ def measure_case(c, model, dtype):
     torch = PyTorch(c, model, dtype, own)
     try:
         check_same_work(model, own, torch.about)
-        rounds, ceilings = {"train_gpt": []}, []
+        rounds, ceilings, variants = {"train_gpt": []}, [], list(torch.about["variants"])
         for number in range(c.rounds):
             torch.end_round()
             own = run_engine(c, model, dtype)
-            rounds["train_gpt"].append(round_of(own["ms"], own["cpu_ms"]))
+            rounds["train_gpt"].append({"ms": own["ms"], "cpu_ms": own["cpu_ms"]})
             ceilings.append(own["matmul_rate"])
-            for variant in torch.about["variants"]:
-                taken = torch.measure(variant, c.seconds)
-                figures = round_of(1e3 * statistics.median(taken["seconds"]), 1e3 * statistics.median(taken["cpu"]))
-                rounds.setdefault(variant, []).append(figures)
-            say(f"{model} {dtype}: round {number + 1} of {c.rounds}: " + ", ".join(f"{k} {v[-1]['ms']:.0f} ms" for k, v in rounds.items()))
+            for name in variants:
+                rounds.setdefault(name, []).append(round_of_pytorch(c, torch, name))
+            measured = ", ".join(f"{name} {rounds[name][-1]['ms']:.0f} ms" for name in ["train_gpt", *variants])
+            say(f"{model} {dtype}, round {number + 1} of {c.rounds}: {measured}")
+            variants = in_the_running(variants, rounds)
     finally:
         torch.stop()
     return {"model": model, "dtype": dtype, "batch": own["batch"], "seq_len": own["seq_len"], "tokens_per_step": own["tokens_per_step"],
@@ -164,7 +172,7 @@ def measure_case(c, model, dtype):
 
 
 def ratio(case, program, field):
-    """How many times as long as this engine the program takes: the median over the rounds."""
+    """How many times as long as this engine the program takes: the median over the rounds that it has."""
     return statistics.median(theirs[field] / own[field] for theirs, own in zip(case["rounds"][program], case["rounds"]["train_gpt"]))
 
 

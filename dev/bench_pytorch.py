@@ -28,6 +28,8 @@ try:
     import torch.nn.functional as F
 except ImportError as error:
     sys.exit(f"bench_pytorch.py needs PyTorch 2.5 or newer, and this Python has none ({error})")
+if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):
+    sys.exit(f"bench_pytorch.py needs PyTorch 2.5 or newer, and this Python has {torch.__version__}")
 
 
 class Size(NamedTuple):
@@ -280,7 +282,7 @@ def serve(c):
     for line in sys.stdin:
         name, limit = line.split()
         taken, begin = [], time.perf_counter()
-        while len(taken) < 3 or time.perf_counter() - begin < float(limit):
+        while len(taken) < 2 or time.perf_counter() - begin < float(limit):
             taken.append(trainers[name].step())
         print(json.dumps({"seconds": [s for s, _, _ in taken], "cpu": [cpu for _, cpu, _ in taken]}), flush=True)
 

@@ -70,9 +70,9 @@ saved() {
     exit 130
 }
 wait_for_a_signal() {
-    mv "rank.$RANK.new" "rank.$RANK"
     trap 'saved USR1' USR1
     trap 'saved TERM' TERM
+    mv "rank.$RANK.new" "rank.$RANK"
     for _ in $(seq 1200); do sleep 0.05; done
     exit 7
 }

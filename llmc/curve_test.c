@@ -35,7 +35,7 @@ static int make_place(void **state) {
 /* Runs the copy: curve_draw, and what else main does. Returns the seconds that it took. */
 static double draw(const char *seconds, const char *give_up) {
     double begin = machine_seconds();
-    char *command = xprintf("cd %s && PATH=%s/bin:/bin:/usr/bin MARK=mark place/program run %s %s", directory, directory, seconds, give_up);
+    char *command = xprintf("cd %s && PATH=%s/bin:/bin:/usr/bin MARK=mark timeout 60 place/program run %s %s", directory, directory, seconds, give_up);
     int status = system(command);
     free(command);
     assert_int_equal(status, 0);

@@ -14,14 +14,15 @@
 static const char wipe[] = "\r\033[K";   /* to the first column; erase to the end of the line (ECMA-48 EL) */
 static const double seconds_between = 0.1;
 
-static bool can_move_the_cursor(void) {
-    const char *term = getenv("TERM");
-    return isatty(STDOUT_FILENO) && term && *term && strcmp(term, "dumb") != 0;
-}
-
 static int columns_now(void) {
     struct winsize size;
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+/* mpirun gives its processes a terminal of no columns, whatever their output goes to. */
+static bool can_move_the_cursor(void) {
+    const char *term = getenv("TERM");
+    return isatty(STDOUT_FILENO) && columns_now() > 0 && term && *term && strcmp(term, "dumb") != 0;
 }
 
 void progress_open(Progress *p, bool quiet, bool live) {

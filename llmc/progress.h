@@ -1,6 +1,6 @@
 /* progress.h: what a run prints while it trains. On a terminal: a live line at the bottom, written over at every step, and above it the lines
-   that last (evaluations, spikes). Elsewhere, or on a terminal that can move no cursor (TERM is dumb or missing): a line for a step that is
-   logged, and one for an evaluation. Quiet: nothing. */
+   that last (evaluations, spikes). Elsewhere, or on a terminal that can move no cursor (TERM is dumb or missing, or it has no columns): a line for
+   a step that is logged, and one for an evaluation. Quiet: nothing. */
 #ifndef LLMC_PROGRESS_H
 #define LLMC_PROGRESS_H
 

@@ -14,12 +14,17 @@ def perplexity(loss):
     return None if loss is None or loss > 700 else math.exp(loss)
 
 
+def parameters(run):
+    return ((run.info or {}).get("model") or {}).get("parameters")
+
+
 # Key in --json and --csv, heading of the table, what it is of a run, how the table shows it. Lower is better for the losses: no sign says so.
 COLUMNS = (
     ("final_val_loss", "val loss", lambda run: run.final_val, ".4f"),
     ("best_val_loss", "best", lambda run: run.best_val, ".4f"),
     ("val_perplexity", "ppl", lambda run: perplexity(run.final_val), ".2f"),
     ("val_bits_per_byte", "bits/byte", lambda run: run.val_bits_per_byte, ".4f"),
+    ("parameters", "parameters", parameters, ",.0f"),
     ("steps", "steps", lambda run: run.steps, ",.0f"),
     ("tokens_per_s", "tok/s", lambda run: run.tokens_per_s, ",.0f"),
     ("elapsed_s", "time", lambda run: run.elapsed_s, "time"),
@@ -84,9 +89,12 @@ def cell(mean, deviation, form):
 
 
 def cells_of(rows):
-    """The table as lists of texts, the heading first. Columns of which nothing is known are left out, and commits where all are the same."""
+    """The table as lists of texts, the heading first. Left out: columns of which nothing is known, and parameters and commits where all are the
+    same."""
     several = any(row["n"] > 1 for row in rows)
     known = [column for column in COLUMNS if any(row[column[0]][0] is not None for row in rows)]
+    if len({row["parameters"][0] for row in rows}) == 1:
+        known = [column for column in known if column[0] != "parameters"]
     commits = len({tuple(row["commits"]) for row in rows if row["commits"]}) > 1
     table = [["run"] + (["n"] if several else []) + [heading for _, heading, _, _ in known] + ["status"] + (["commit"] if commits else [])]
     for row in rows:

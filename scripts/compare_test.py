@@ -29,6 +29,14 @@ class CompareTest(Directory):
         self.assertEqual(a, ["lr=0.003", "2.0000", "1.9000", "7.39", "2.8000", "100", "2,000", "50s", "2.0 MiB", "done"])
         self.assertEqual(b[4:], ["", "40", "2,000", "1h02m", "3.00 GiB", "interrupted"])
 
+    def test_parameters_where_they_differ(self):
+        self.write_run("a", learning(), tie=True, parameters=1234567)
+        self.write_run("b", learning(), tie=False, parameters=2345678)
+        heading, a, b = self.rows(self.script("compare.py", "a", "b")[1])
+        column = heading.index("parameters")
+        self.assertEqual((a[column], b[column]), ("1,234,567", "2,345,678"))
+        self.assertNotIn("parameters", self.rows(self.script("compare.py", "a", "a")[1])[0])
+
     def test_columns_of_nothing_are_left_out(self):
         self.write_run("a", [record(1, 4.0)], info=False)
         self.assertEqual(self.rows(self.script("compare.py", "a")[1]), [["run", "steps", "tok/s", "time", "status"], ["a", "1", "2,000", "0s", ""]])

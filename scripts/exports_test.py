@@ -94,9 +94,13 @@ class TensorboardTest(Directory):
         run, = self.read(self.write_run("a", LINES))
         self.write("a/samples.txt", "--- step 100\nROMEO: \u00fc\n")
         self.write("a/curve.png", b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s2I", 13, b"IHDR", 40, 30) + b"rest")
-        for _ in range(2):   # the second replaces the first
+        os.mkdir("a/tensorboard")
+        self.write("a/tensorboard/events.out.tfevents.0000000001.train_gpt", "an earlier export")
+        self.write("a/tensorboard/mine", "")
+        for _ in range(2):
             status, output, errors = self.script("to_tensorboard.py", "a")
             self.assertEqual((status, errors), (0, ""))
+        self.assertEqual(sorted(os.listdir("a/tensorboard")), [f"events.out.tfevents.{int(START)}.train_gpt", "mine"])
         found = self.accumulated("a/tensorboard")
         expected = {}
         for at, line in zip(exports.wall_times(run), run.records):

@@ -72,11 +72,13 @@ def write_whole(path, content):
 
 
 def colors(values):
-    """A colour for each: of a scale from dark to bright where they are four or more numbers (layers, learning rates) or too many, else distinct."""
+    """A colour for each: of a scale from dark to bright where they are four or more numbers (as learning rates) or too many, else distinct."""
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     if len(values) <= 10 and not (numbers and len(values) > 3):
         return [f"C{i}" for i in range(len(values))]
     order = sorted(range(len(values)), key=lambda i: values[i]) if numbers else range(len(values))
+    if not numbers and len(values) <= 20:
+        return [colormap("tab20")(i) for i in range(len(values))]
     scale, place = colormap("viridis"), {i: k / (len(values) - 1) for k, i in enumerate(order)}
     return [scale(0.92 * place[i]) for i in range(len(values))]
 
@@ -109,14 +111,14 @@ def x_label(x, unit):
     return f"{unit} {AXES[x]}".strip()
 
 
-def in_short_numbers(axis, log=False):
-    """Ticks as 10k, 2M; on a log axis that spans little, some between the powers of ten."""
+def in_short_numbers(axis, log=False, small=False):
+    """Ticks as 10k, 2M; on a log axis that spans little, some between the powers of ten, in a small panel only a few."""
     from matplotlib import ticker
     axis.set_major_formatter(ticker.FuncFormatter(short))
     if not log:
         return
     low, high = sorted(axis.get_view_interval())
-    few = low > 0 and high / low < 30
+    few = low > 0 and high / low < 30 and not small
     axis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if few else (1, 3) if high / max(low, 1e-300) < 1e4 else (1,), numticks=12))
     axis.set_minor_formatter(ticker.NullFormatter())
 

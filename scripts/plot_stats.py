@@ -5,7 +5,7 @@ import figures
 import runs as runs_of
 from runs import RunError
 
-COLUMNS = 5
+COLUMNS = 6
 KINDS = (("weights", "weights: L2 norm"), ("gradients", "gradients: L2 norm, before clipping"), ("activations", "activations: root mean square"))
 
 
@@ -35,12 +35,14 @@ def draw_panel(axes, name, xs, layers, most_layers, log_x):
     positive = [v for values in layers for v in values if v > 0]
     if positive and max(positive) > 20 * min(positive):
         axes.set_yscale("log")
+        figures.in_short_numbers(axes.yaxis, True, small=True)
     if log_x:
         axes.set_xscale("log")
     axes.set_title(name, fontsize=8, pad=3)
     axes.tick_params(labelsize=7)
     figures.in_short_numbers(axes.xaxis, log_x)
-    axes.locator_params(axis="x", nbins=4) if not log_x else None
+    if not log_x:
+        axes.locator_params(axis="x", nbins=4)
 
 
 def draw(run, outputs, x="step", log_x=False, title=""):
@@ -53,7 +55,7 @@ def draw(run, outputs, x="step", log_x=False, title=""):
     most_layers = max(len(layers) for _, panels in sections for _, layers in panels.values())
     rows = [math.ceil(len(panels) / COLUMNS) for _, panels in sections]
     heights = [1.3 * n + 0.75 for n in rows]   # inches
-    figure = figures.new_figure(12, sum(heights) + 0.4)
+    figure = figures.new_figure(13.5, sum(heights) + 0.4)
     top = 0.35
     for (heading, panels), n, height in zip(sections, rows, heights):
         grid = figure.add_gridspec(n, COLUMNS, left=0.05, right=0.93, top=1 - (top + 0.4) / figure.get_figheight(),

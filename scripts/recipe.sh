@@ -264,6 +264,7 @@ as_typed() {
 
 # The trainer, told to save and end when this script is. Its exit status.
 train() {
+    trainer=''
     trap 'kill -s TERM "$trainer" 2>/dev/null' INT TERM
     trap 'kill -s USR1 "$trainer" 2>/dev/null' USR1
     "$@" &
@@ -288,9 +289,9 @@ stopped() {
 fit_steps() {
     say "a trial of a few steps, for their speed"
     train "$@" -x 12 --max-time "$(LC_ALL=C awk "BEGIN { print 3 * $minutes }")" --eval-every 0 --eval-batches 1 --checkpoint-every 0 --log-every 1 \
-        -o "$out.trial" >"$out.trial.txt" || stopped "$?"
+        -o "$out.trial" >/dev/null || stopped "$?"
     speed=$(logged tokens_per_s "$out.trial" | tail -n 6 | LC_ALL=C awk '{ sum += $1 } END { print sum / NR }')
-    rm -rf "$out.trial" "$out.trial.txt"
+    rm -rf "$out.trial"
     steps=$(LC_ALL=C awk "BEGIN { n = int(60 * $minutes * 0.95 * $speed / $step_tokens); print (n > 1 ? n : 1) }")
     echo "$(grouped "${speed%.*}") tokens/s, so $(grouped "$steps") steps in $minutes minutes"
 }
@@ -300,7 +301,8 @@ results() {
     ./sample_gpt --model "$out" --max-tokens 256 ${prompt:+--prompt "$prompt"} ${device:+--device "$device"}
     say 'results'
     logged val_loss "$out" | LC_ALL=C awk '{ last = $1; if (NR == 1 || last < best) best = last }
-        END { if (NR) printf "validation loss %.4f, perplexity %.2f; at its best %.4f, perplexity %.2f\n", last, exp(last), best, exp(best) }'
+        END { if (NR == 0) print "it has ended before its first evaluation; the line below makes one"
+              else printf "validation loss %.4f, perplexity %.2f; at its best %.4f, perplexity %.2f\n", last, exp(last), best, exp(best) }'
     if [ -f "$out/curve.png" ]; then row curve "$out/curve.png"; else row curve "python3 scripts/plot.py $out"; fi
     if [ -f "$out/samples.txt" ]; then row samples "$out/samples.txt"; fi
     row sample "./sample_gpt --model $out --prompt '...'"

@@ -14,7 +14,8 @@ from run_files import RunError, number, read_info, read_log, reason   # the last
 
 # Options that say where a run lies or what it shows of itself; runs do not differ by them.
 HOUSEKEEPING = ("out", "config", "resume", "quiet", "live", "curve", "keep", "checkpoint_every", "checkpoint_async", "sample_every",
-                "sample_tokens", "sample_prompt", "plan", "print_config", "export", "algorithms")
+                "sample_tokens", "sample_prompt", "log_every", "stats", "profile", "check_numerics", "plan", "print_config", "export", "algorithms",
+                "link_speed", "matmul_speed")
 # Options that follow from others; they are left out of a label where it tells the runs apart without them.
 FOLLOWING = ("model", "val_data")
 

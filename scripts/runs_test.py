@@ -51,7 +51,7 @@ class Directory(unittest.TestCase):
         with open(path, "wb") as file:
             file.write(content if isinstance(content, bytes) else content.encode())
 
-    def write_run(self, name, records=None, info=True, end=END, tail="", **options):
+    def write_run(self, name, records=None, info=True, end=END, tail="", parameters=1000, **options):
         os.makedirs(name, exist_ok=True)
         lines = learning() if records is None else records
         self.write(os.path.join(name, "log.jsonl"), "".join(json.dumps(r) + "\n" for r in lines) + tail)
@@ -59,7 +59,7 @@ class Directory(unittest.TestCase):
             start = {"time": "2026-11-23T12:30:00Z", "host": "h", "command": ["./train_gpt"], "step": 0, "device": "cpu", "dtype": "fp32",
                      "ranks": 1, "commit": "3c75569"}
             self.write(os.path.join(name, "run.json"), json.dumps({"format": 1, "program": "train_gpt", "commit": "3c75569", "options":
-                       dict(OPTIONS, out=name, **options), "data": DATA, "starts": [start], "end": end}))
+                       dict(OPTIONS, out=name, **options), "model": {"parameters": parameters}, "data": DATA, "starts": [start], "end": end}))
         return name
 
     def read(self, *names):

@@ -57,6 +57,10 @@ def arguments_of(options):
 # ---- what there is already -------------------------------------------------------------------------------------------------------------
 
 
+def some_of(names):
+    return "; ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
 def last_words(path):
     """The last line that train_gpt itself says in that output, or else the last line; "" if there is none."""
     try:
@@ -110,7 +114,7 @@ class Sweeper:
         self.jobs = len(devices)
         self.processes = set()
         self.stopped_by = None
-        self.failures = []      # sentences
+        self.failures = {}      # {how it failed: [names]}
         self.seconds = []       # of the runs that were trained now
 
     def place(self, stage, ending=""):
@@ -156,9 +160,8 @@ class Sweeper:
     def check_changes(self):
         changed = [stage.name for stage in self.stages() if self.state(stage) == "changed"]
         if changed:
-            names = "; ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
-            raise RunError(f"{self.directory} holds runs made with other options than {self.path} gives them now: {names}; remove them to have them "
-                           "made again, or choose another directory with -o")
+            raise RunError(f"{self.directory} holds runs made with other options than {self.path} gives them now: {some_of(changed)}; remove them to "
+                           "have them made again, or choose another directory with -o")
 
     def prepare(self):
         if not self.sweep.prepare:
@@ -204,6 +207,8 @@ class Sweeper:
                 if not goes_on:
                     break
             return words
+        except (OSError, RunError) as error:
+            return self.failed(run, 1, reason(error))
         finally:
             self.devices.put(device)
 
@@ -239,8 +244,9 @@ class Sweeper:
             return self.run_process(self.command(stage) + ["--eval-only"], device, output) == 0
 
     def failed(self, stage, status, said):
+        """Words on the failure of a stage, or of a run, which are remembered."""
         how = f"was killed by signal {-status}" if status < 0 else "failed"
-        self.failures.append(f"{stage.name} {how}: {said}")
+        self.failures.setdefault(f"{how}: {said}", []).append(stage.name)
         return f"{how}: {said}"
 
     def finished(self, stage):
@@ -349,7 +355,9 @@ def main():
         sys.exit(130)
     sweeper.report()
     if sweeper.failures:
-        raise RunError(f"{len(sweeper.failures)} of {len(sweep.runs)} runs failed; " + "; ".join(sweeper.failures))
+        count = sum(map(len, sweeper.failures.values()))
+        causes = [f"{some_of(names)} {how}" for how, names in sweeper.failures.items()]
+        raise RunError(f"{count} of {len(sweep.runs)} runs failed; {'; '.join(causes)}")
 
 
 if __name__ == "__main__":

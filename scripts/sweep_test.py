@@ -20,12 +20,13 @@ HERE = os.path.dirname(os.path.abspath(sweep.__file__))
 SCRIPT = os.path.join(HERE, "sweep.py")
 REAL = os.path.abspath(os.environ.get("TRAIN_GPT") or os.path.join(HERE, "..", "train_gpt"))
 CHARACTERS = os.path.join(HERE, "..", "data", "characters", "train.bin")
-TINY = "n-layer = 1\nn-head = 1\nn-embd = 16\nseq-len = 16\nbatch = 2\ngrad-accum = 1\neval-batches = 2\nsample-tokens = 0\ncurve = 0\nsteps = 6\neval-every = 3\n"
+TINY = "n-layer = 1\nn-head = 1\nn-embd = 16\nseq-len = 16\nbatch = 2\ngrad-accum = 1\neval-batches = 2\nsample-tokens = 0\ncurve = 0\n" \
+       "steps = 6\neval-every = 3\n"
 
 # What sweep.py sees of train_gpt. Its loss is its lr; lr=9 diverges, lr=8 fails; lr=7 waits for a signal, unless it is resumed. It leaves a note of
 # every start and its environment in the file $STARTS.
 STAND_IN = '''#!{python}
-import json, os, signal, sys, time
+import json, os, signal, sys
 options = dict(a[2:].split("=", 1) for a in sys.argv[1:] if "=" in a)
 if "lrr" in options: sys.exit("train_gpt: unknown option '--lrr'; the nearest is --lr (--help lists them all)")
 if "--print-config" in sys.argv: sys.exit(0)
@@ -42,7 +43,9 @@ def end(status):
     if status: info["end"] = {{"status": status, "step": 2, "tokens": 9, "elapsed_s": 1.0, "best_val_loss": lr, "peak_memory": 9}}
     json.dump(info, open(out + "/run.json", "w"))
 end(None)
-def line(step): print(json.dumps({{"step": step, "tokens": 4, "loss": 4.0, "val_loss": lr, "elapsed_s": 1.0, "tokens_per_s": 5.0}}), file=open(out + "/log.jsonl", "a"))
+def line(step):
+    with open(out + "/log.jsonl", "a") as log:
+        print(json.dumps({{"step": step, "tokens": 4, "loss": 4.0, "val_loss": lr, "elapsed_s": 1.0, "tokens_per_s": 5.0}}), file=log)
 line(1)
 if lr == 8: sys.exit("train_gpt: the disk is full")
 if lr == 9: sys.exit("train_gpt: step 2: the loss is nan and the gradient norm 1.0; no parameter was changed in it")
@@ -109,7 +112,8 @@ class FileTest(Directory):
         self.assertEqual(found.runs[0].then, {"lr": "1", "steps": "9", "seed": "3"})
 
     def test_full_replaces_options_grid_seeds_runs_and_then(self):
-        text = "[sweep]\nseeds = 1, 2\n[options]\nsteps = 5\n[grid]\nlr = 1, 2\n[then]\nsteps = 6\n[full]\nlr = 3, 4, 5\nseed = 7\nbatch = 8\n[full then]\nsteps = 60\n"
+        text = "[sweep]\nseeds = 1, 2\n[options]\nsteps = 5\n[grid]\nlr = 1, 2\n[then]\nsteps = 6\n" \
+               "[full]\nlr = 3, 4, 5\nseed = 7\nbatch = 8\n[full then]\nsteps = 60\n"
         self.assertEqual([run.name for run in self.sweep(text).runs], ["lr=1,seed=1", "lr=1,seed=2", "lr=2,seed=1", "lr=2,seed=2"])
         found = self.sweep(text, full=True)
         self.assertEqual([run.name for run in found.runs], ["lr=3,seed=7", "lr=4,seed=7", "lr=5,seed=7"])
@@ -175,7 +179,7 @@ class WordsTest(Directory):
         self.assertEqual(sweep.last_words(self.path("none")), "")
 
     def test_options_are_equal_however_numbers_are_written(self):
-        self.assertEqual(sweep.given(["--lr=1e-3", "--out=a", "-x", "4"]), sweep.given(["--lr=2", "--lr=0.001", "--resume=auto", "--out=b", "-x", "4"]))
+        self.assertEqual(sweep.given(["--lr=1e-3", "--out=a", "-x", "4"]), sweep.given(["--lr=2", "--lr=0.001", "--resume=auto", "-x", "4"]))
         self.assertNotEqual(sweep.given(["--lr=1e-3"]), sweep.given(["--lr=1e-4"]))
         self.assertNotEqual(sweep.given(["--norm=none"]), sweep.given([]))
 
@@ -190,8 +194,8 @@ class WordsTest(Directory):
         self.assertIsNone(sweep_report.loss_before(self.write("b", "model x\n")))
 
 
-class CommandTest(Directory):
-    """sweep.py as one types it."""
+class Commands(Directory):
+    """sweep.py as one types it, with the stand-in."""
 
     def setUp(self):
         super().setUp()
@@ -219,6 +223,8 @@ class CommandTest(Directory):
         os.remove(self.starts)
         return sorted(names)
 
+
+class CommandTest(Commands):
     def test_runs_then_skips_what_is_done(self):
         text = "[sweep]\nquestion = What is best?\n[grid]\nlr = 1, 2, 3\n"
         done = self.run_sweep(text)
@@ -238,7 +244,8 @@ class CommandTest(Directory):
     def test_changed_options_are_named_and_nothing_starts(self):
         self.run_sweep("[options]\nbatch = 2\n[grid]\nlr = 1, 2\n")
         self.started()
-        for text, more in (("[options]\nbatch = 4\n[grid]\nlr = 1, 2, 3\n", []), ("[grid]\nlr = 1, 2\n", []), ("[options]\nbatch = 2\n[grid]\nlr = 1, 2\n", ["--", "-x", "9"])):
+        for text, more in (("[options]\nbatch = 4\n[grid]\nlr = 1, 2, 3\n", []), ("[grid]\nlr = 1, 2\n", []),
+                           ("[options]\nbatch = 2\n[grid]\nlr = 1, 2\n", ["--", "-x", "9"])):
             done = self.run_sweep(text, *more)
             self.assertEqual((done.returncode, self.started()), (1, []))
             self.assertRegex(done.stderr, "^sweep.py: .* other options .*: lr=1; lr=2; .*\n$")
@@ -265,12 +272,14 @@ class CommandTest(Directory):
                 text = "[grid]\nlr = 1, 7, 2\n"
                 process = subprocess.Popen(self.command(text), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+                self.addCleanup(process.terminate)   # a sweep takes its runs with it
                 with open(self.path("waiting"), "rb") as waiting:
                     self.assertEqual(waiting.read(1), b"x")
                 process.send_signal(number)
                 out, errors = process.communicate(timeout=60)
                 self.assertEqual((process.returncode, errors), (130, "sweep.py: interrupted; the same command goes on\n"), out)
                 self.assertEqual([start[0] for start in self.started()], ["lr=1", "lr=7"])
+                self.assertFalse(os.path.exists(self.path("o", "lr=2.txt")))
                 listed = self.run_sweep(text, "--list").stdout
                 for name, state in (("lr=1", "done"), ("lr=7", "started"), ("lr=2", "to do")):
                     self.assertIn(f"{name}  ({state})", listed)
@@ -315,6 +324,12 @@ class CommandTest(Directory):
         self.environment["TRAIN_GPT"] = self.path("nothing")
         self.assertIn("there is no program", self.run_sweep("[grid]\nlr = 1\n").stderr)
 
+    def test_a_file_in_the_way_fails_one_run(self):
+        os.makedirs(self.path("o", "lr=1.txt"))
+        done = self.run_sweep("[grid]\nlr = 1, 2\n")
+        self.assertEqual((done.returncode, [start[0] for start in self.started()]), (1, ["lr=2"]))
+        self.assertEqual(done.stderr, "sweep.py: 1 of 2 runs failed; lr=1 failed: Is a directory\n")
+
     def test_a_damaged_record(self):
         for content, words in (("{", "not JSON"), ('{"format": 2}', "format 2"), ('{"format": 1}', "does not tell the command")):
             os.makedirs(self.path("o", "lr=1"), exist_ok=True)
@@ -325,17 +340,12 @@ class CommandTest(Directory):
 
 
 @unittest.skipUnless(os.access(REAL, os.X_OK) and os.path.exists(CHARACTERS), f"there is no {REAL} or no data/characters")
-class RealTest(CommandTest):
-    """The same promises where train_gpt keeps its part of them."""
+class RealTest(Commands):
+    """What train_gpt has a part in."""
 
     def setUp(self):
         super().setUp()
         self.environment.update(TRAIN_GPT=REAL, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")
-
-    # What the stand-in is for is tested above.
-    for inherited in [name for name in vars(CommandTest) if name.startswith("test_")]:
-        locals()[inherited] = None
-    del inherited
 
     def test_a_grid_with_a_second_stage(self):
         text = f"[sweep]\nseeds = 1, 2\n[options]\n{TINY}max-seq-len = 32\n[grid]\npos = learned, none\n[then]\nseq-len = 32\nsteps = 2\n"

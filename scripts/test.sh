@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need (on Debian and Ubuntu), builds everything, and runs all tests without a GPU: op tests, model parity with
-# PyTorch, equality and command-line tests, on the CPU and on the CUDA kernels in the emulator; then the same ops and library under
+# PyTorch, equality and command-line tests, on the CPU and on the CUDA kernels in the emulator; the scripts; then the same ops and library under
 # AddressSanitizer and UBSan, what has threads of its own under ThreadSanitizer, a build with clang, the portable build without oneDNN, the
 # emulator's own checks of the kernels, their compilation by nvcc where there is one, and each fuzz target for FUZZ_SECONDS (60 in CI, 5
 # otherwise). Ends with "N passed, N failed".
@@ -27,6 +27,9 @@ need pcre2.h libpcre2-dev
 need mpicc libopenmpi-dev
 need mpirun openmpi-bin
 need python3 python3
+python_has() { python3 -c "import $1" 2>/dev/null || /usr/bin/python3 -c "import $1" 2>/dev/null; }
+python_has matplotlib || optional="$optional python3-matplotlib"
+python3 -c 'import ensurepip' 2>/dev/null || optional="$optional python3-venv"
 clang_has() { printf "$1" | clang -x c - "$2" -o /dev/null >/dev/null 2>&1; }
 clang_has '#include <omp.h>\nint main(void) { return omp_get_max_threads() == 0; }' -fopenmp || optional="$optional libomp-dev"
 clang_has '#include <stddef.h>\nint LLVMFuzzerTestOneInput(const char *d, size_t n) { return d == NULL && n; }' -fsanitize=fuzzer ||
@@ -101,6 +104,18 @@ datasets() {
     python3 -m unittest discover -s data -p '*_test.py' || return 1
     python3 -c 'import pyarrow' 2>/dev/null || echo "OK, but parquet files were not tested: this python3 has no pyarrow"
 }
+# Pictures need matplotlib, which may be the system's python3's alone; exports the libraries of TensorBoard and W&B, which Debian has not.
+laboratory() {
+    python=python3
+    $python -c 'import matplotlib' 2>/dev/null || python=/usr/bin/python3
+    TRAIN_GPT=$PWD/train_gpt $python -m unittest discover -s scripts -p '*_test.py'
+}
+exports() {
+    [ -x build/python/bin/python ] || python3 -m venv build/python || return 0
+    build/python/bin/python -c 'import tensorboard, wandb' 2>/dev/null || build/python/bin/pip install -q tensorboard wandb ||
+        { echo "OK, but exports were not tested: TensorBoard and W&B cannot be installed here"; return 0; }
+    TRAIN_GPT=$PWD/train_gpt build/python/bin/python -m unittest discover -s scripts -p 'exports_test.py'
+}
 emulated() { make -s -j"$jobs" CUDA=0 "$1"; }
 # Without a GPU the CUDA build can be compiled, linked (it needs no oneDNN), and seen to fall back.
 with_nvcc() {
@@ -111,6 +126,8 @@ with_nccl() { make -s -j"$jobs" CUDA=1 CUDA_ARCHS="80 90" ONEDNN=0 NO_DATA=1 WER
 seconds=${FUZZ_SECONDS:-5}
 [ -n "${CI:-}" ] && seconds=${FUZZ_SECONDS:-60}
 stage "datasets" datasets
+stage "laboratory: plots, tables, sweeps" laboratory
+stage "laboratory: TensorBoard and W&B" exports
 stage "AddressSanitizer and UBSan" sanitized
 stage "ThreadSanitizer" threads
 stage "collectives between processes" make -s CUDA=0 NO_DATA=1 test-comm
