@@ -78,7 +78,7 @@ EMULATOR := $(if $(HAVE_CXX),$(BUILD)/emu.o)
 EMULATED := $(if $(HAVE_CXX),$(BUILD)/emulated_train_gpt)
 DATA     := data/characters/dataset.json
 
-.PHONY: all tests test check bench bench-attention bench-tokenizer check-hf lt-probe sdpa-plan device-tests test-ranks test-comm test-nccl clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
+.PHONY: all tests test check bench bench-peers bench-attention bench-tokenizer check-hf lt-probe sdpa-plan device-tests test-ranks test-comm test-nccl clean FORCE $(if $(filter .,$(BIN)),,$(PROGRAMS))
 .SECONDARY:
 all: $(PROGRAMS)
 tests: $(TESTS)
@@ -179,6 +179,10 @@ check:
 bench: $(BUILD)/dev/bench
 	$(BUILD)/dev/bench
 # Time and memory of attention by the number of its key/value heads.
+# Beside PyTorch 2.5 or newer, of PYTHON; PEERS="--device cuda" on a GPU.
+bench-peers: $(BUILD)/dev/bench
+	$(PYTHON) dev/bench_peers.py --bench $(BUILD)/dev/bench --json $(BUILD)/peers.json --markdown $(BUILD)/peers.md $(PEERS)
+
 bench-attention: $(BUILD)/dev/bench_attention
 	$(BUILD)/dev/bench_attention
 # Beside Hugging Face tokenizers and tiktoken, of which PYTHON must have both.

@@ -5,12 +5,13 @@
     python3 dev/bench_peers.py --models baby --dtypes bf16 --rounds 5
     python3 dev/bench_peers.py --device cuda                          on a GPU
 
-For each model and dtype, rounds in which every program takes whole steps (forward, backward, clipping, AdamW) for a few seconds, one program at
-a time: build/dev/bench, which also measures the ceiling, the library's own matrix product, in every round; and PyTorch, by
-dev/bench_pytorch.py, eager and compiled, in bf16 by autocast and with bf16 parameters beside fp32 masters. A round's figure is the median of its
-steps, a program's the median of its rounds; ratios are taken round by round, so that what slows a round down slows all programs in it. A way
-to run PyTorch that comes in far behind another in the first round has no further ones. Beside the clock stands the time of all cores together, which other work on the machine disturbs less. Parameters and FLOPs per token must agree
-exactly, and the losses of the first steps nearly (initial weights are drawn by different generators), or nothing is printed.
+For each model and dtype, rounds in which every program takes whole steps (forward, backward, clipping, AdamW) for a few seconds, one program at a
+time: build/dev/bench, which also measures the ceiling, the library's own matrix product, in every round; and PyTorch, by dev/bench_pytorch.py,
+eager and compiled, in bf16 by autocast and with bf16 parameters beside fp32 masters. A round's figure is the median of its steps, a program's the
+median of its rounds; ratios are taken round by round, so that what slows a round down slows all programs in it. A way to run PyTorch that comes in
+far behind another in the first round has no further ones. Beside the clock stands the time of all cores together, which other work on the machine
+disturbs less. Parameters and FLOPs per token must agree exactly, and the losses of the first steps nearly (initial weights are drawn by different
+generators), or nothing is printed.
 
 On the CPU PyTorch runs with glibc's malloc told to keep what is freed, as PyTorch's tuning guide advises by other means.
 """
@@ -213,8 +214,8 @@ def table(c, cases):
               f"{WANTED_RATIO}x or {WANTED_SHARE:.0%}, never below 1 |", "|---|---|--:|--:|--:|---|"]
     for case in cases:
         v = case["verdict"]
-        lines.append(f"| {case['model']} | {case['dtype']} | {v['ratio']:.2f} | {v['cpu_ratio']:.2f} | {v['share']:.1%} ({case['ceiling'] / 1e9:,.0f}) | "
-                     f"{'met' if v['met'] else 'missed'} |")
+        lines.append(f"| {case['model']} | {case['dtype']} | {v['ratio']:.2f} | {v['cpu_ratio']:.2f} | "
+                     f"{v['share']:.1%} ({case['ceiling'] / 1e9:,.0f}) | {'met' if v['met'] else 'missed'} |")
     return "\n".join(lines) + "\n"
 
 

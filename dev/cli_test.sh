@@ -555,6 +555,7 @@ holds "none" [ ! -e drawn/curve.png ]
 works "a picture that cannot be drawn" $drawn --curve
 holds "is left out" [ ! -e drawn/curve.png ]
 
+fails "overfit of batches that grow" "batch-schedule changes its size" $tiny --overfit --batch-schedule 0:1,5:2 -o overfit
 works "one batch again and again" $tiny --overfit --dropout 0.5 -x 400 --lr 1e-2 --weight-decay 0 --eval-every 0 -o overfit
 says "is learned by heart" "^step 400/400 \| loss 0\.0"
 holds "which nothing else is" [ "$(sed -nE '$s/.*"val_loss": ([0-9]).*/\1/p' overfit/log.jsonl)" -ge 1 ]

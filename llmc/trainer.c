@@ -279,7 +279,7 @@ static void open_data(Trainer *t, const char *weights, int64_t most, bool sized)
     t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
     if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
-    if (o->overfit) dataloader_repeat(t->train, t->ranks * schedule_grad_accum(o, 0) * o->batch);
+    if (o->overfit) dataloader_repeat(t->train, t->ranks * o->grad_accum * o->batch);
     if (!beside || !tokenizer_present(beside)) beside = weights;
     if (beside) t->vocabulary = xstrdup(beside);
     snprintf(t->run.data, sizeof t->run.data, "%lld files of %lld tokens, vocabulary %08x", (long long)dataloader_files(t->train),
@@ -317,6 +317,12 @@ static void open_model(Trainer *t, const char *weights, bool resuming) {
     agree_on_parameters(&t->model, t->run.step);
 }
 
+/* One batch, of one size, learned by heart. */
+static void check_overfit(const Options *o) {
+    if (o->overfit && o->eval_only) die("--overfit trains, and --eval-only does not; leave one of them out");
+    if (o->overfit && o->batch_schedule[0]) die("--overfit trains on one batch, and --batch-schedule changes its size; leave one of them out");
+}
+
 void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     char error[ERROR_SIZE];
     bool resuming;
@@ -338,6 +344,7 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
     if (o->export_[0]) export_model(o, weights);
     if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
+    check_overfit(o);
     resolve_val_data(o);
     int64_t most = resolve_batch(o, ranks_of_step(t));
     open_backend(t);

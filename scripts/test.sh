@@ -108,7 +108,7 @@ datasets() {
 laboratory() {
     python=python3
     $python -c 'import matplotlib' 2>/dev/null || python=/usr/bin/python3
-    TRAIN_GPT=$PWD/train_gpt $python -m unittest discover -s scripts -p '*_test.py'
+    TRAIN_GPT=$PWD/train_gpt $python -m unittest discover -s scripts -p '*_test.py' && $python -m unittest discover -s dev -p '*_test.py'
 }
 exports() {
     [ -x build/python/bin/python ] || python3 -m venv build/python || return 0
