@@ -126,8 +126,7 @@ if [ ! -f "$out/log.jsonl" ]; then
 fi
 say "the learning curve of $out"
 sh scripts/curve.sh "$out"
-python=$(python_with_matplotlib)
-if [ -n "$python" ]; then "$python" scripts/plot.py "$out"; fi
+if [ -f "$out/curve.png" ]; then echo "as a picture: $out/curve.png"; fi
 
 say "a sample: ./sample_gpt --model $out"
 ./sample_gpt --model "$out"
