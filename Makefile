@@ -178,11 +178,11 @@ check:
 	sh dev/check_includes.sh
 bench: $(BUILD)/dev/bench
 	$(BUILD)/dev/bench
-# Time and memory of attention by the number of its key/value heads.
 # Beside PyTorch 2.5 or newer, of PYTHON; PEERS="--device cuda" on a GPU.
 bench-peers: $(BUILD)/dev/bench
 	$(PYTHON) dev/bench_peers.py --bench $(BUILD)/dev/bench --json $(BUILD)/peers.json --markdown $(BUILD)/peers.md $(PEERS)
 
+# Time and memory of attention by the number of its key/value heads.
 bench-attention: $(BUILD)/dev/bench_attention
 	$(BUILD)/dev/bench_attention
 # Beside Hugging Face tokenizers and tiktoken, of which PYTHON must have both.

@@ -90,10 +90,11 @@ static void load_batch(Trainer *t, int64_t G) {
 }
 
 /* Before the run is given up: what is good so far shall be whole on the disk. */
-static void finish_writing(Trainer *t) {
+static void finish_writing(Trainer *t, const StepReport *report) {
     char ignored[ERROR_SIZE];
     team_excuse(t->team, first_rank(t));
     if (t->writer) checkpoint_writer_wait(t->writer, ignored);   /* a failure has been reported */
+    trainer_note_diverged(t, report->step, report->tokens_seen);
     team_excuse(t->team, false);
     team_barrier(t->team, "the checkpoint under way");
 }
@@ -149,7 +150,7 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
     report->skipped = outcome.skip == SKIP_SPIKE;
     t->spikes += report->skipped;
     if (outcome.skip == SKIP_NOT_FINITE || !isfinite(outcome.loss) || !isfinite(outcome.grad_norm)) {
-        finish_writing(t);
+        finish_writing(t, report);
         agree_on_bad_numbers(t->team, report->step, &outcome);
     }
     if (t->options.skip_spikes > 0) spikes_note(&t->run.spikes, t->options.skip_spikes, report->step - 1, outcome.loss, outcome.grad_norm);
@@ -159,7 +160,7 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
     report->comm_exposed_ms = 1e3 * comm.exposed;
     report->ms = 1e3 * (now - t->clock);
     report->tokens_per_s = (double)report->tokens / (now - t->clock);
-    if (t->peak.flops > 0) report->mfu = t->flops_per_token * report->tokens_per_s / t->peak.flops;
+    report->mfu = machine_utilization(&t->peak, t->flops_per_token * report->tokens_per_s);
     t->clock = now;
     t->run.elapsed_s = report->elapsed_s = t->elapsed_before + now - t->started;
     report->left_s = (now - t->started) / (double)(report->step - t->first_step) * (double)(report->steps - report->step);
@@ -182,7 +183,7 @@ static void evaluate_step(Trainer *t, StepReport *report) {
     report->evaluated = true;
     measure(t, report);
     if (!isfinite(report->train_loss) || !isfinite(report->val_loss)) {
-        finish_writing(t);
+        finish_writing(t, report);
         die("step %lld: the evaluation gives a train loss of %f and a validation loss of %f; the checkpoints are as they were",
             (long long)report->step, report->train_loss, report->val_loss);
     }

@@ -769,10 +769,14 @@ OMP_NUM_THREADS=2
 wild="$tiny --optimizer sgd --lr 1000 --grad-clip 0 --schedule constant --warmup 0 --checkpoint-every 1"
 fails "the loss" "step [0-9]+: the loss is -?(nan|inf) and the gradient norm .*; no parameter was changed" $wild -o wild
 says "the steps before were taken" "^step  1/20"
+# The step that the sentence names.
+diverged_in() { [ "$(record "$1" status) $(record "$1" step)" = "diverged $(sed -nE 's/.*: step ([0-9]+): .*/\1/p' "$work/stderr")" ]; }
+holds "the record says so" diverged_in wild
 cp -R wild wild_before
 fails "it stops there again" "step [0-9]+: the loss is -?(nan|inf)" $wild --resume auto -o wild
 holds "the checkpoints are as they were" diff -r -x run.json wild_before wild
 fails "check-numerics names the op" "step [0-9]+: output [0-9] of [a-z_]+ holds NaN or Inf" $wild --check-numerics --resume auto -o wild
+holds "and the record says so" diverged_in wild
 holds "the checkpoints are still as they were" diff -r -x run.json wild_before wild
 fails "in an evaluation" "step [0-9]+: the (evaluation gives a train loss of|loss is)" $wild --eval-every 1 -o wild
 works "the best one before can be resumed" bin/train_gpt --eval-only --resume wild/best

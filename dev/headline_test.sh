@@ -51,6 +51,7 @@ for pair in gpt2_124M=gpt2-124M gpt2_350M=gpt2-350M gpt2_774M=gpt2-774M gpt2_155
     says "$this: how many steps" "^steps +40 of 128 tokens: 5,120 tokens"
     says "$this: memory, by the plan" "^memory +[0-9.]+ [KMG]iB, by --plan"
     says "$this: time, as an assumption" "^time .*assumed, not measured"
+    says "$this: disk" "^disk .* for checkpoints"
     says "$this: trains" "^done: best validation loss"
     says "$this: perplexity" "^validation loss [0-9.]+, perplexity [0-9.]+; at its best"
     says "$this: how to export" "^export .*--export $out/export"
@@ -235,7 +236,14 @@ is_given "eight: the same step" --total-batch 524288
 is_given "eight: evaluations of 5 million tokens" --eval-batches 80
 says "eight: memory" "^memory +21.42 GiB for each of the ranks, by --plan"
 says "eight: time" "^time +about 47 minutes .*350 TFLOP/s of each GPU"   # 797,815,296 x 9,999,745,024 / (8 x 350e12) = 2,849 s
+says "eight: disk" "^disk +4.5 GB for checkpoints, and [0-9.]+ GB are free"   # 36 bytes a parameter
 says "eight: loss, and whose it is" "^loss +about 3.28, as llm.c reports .*not measured here"
+stand_in df <<'SCRIPT'
+printf 'Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/none 9 9 4000000 9%% /\n'
+SCRIPT
+fails "no room for checkpoints" "out/gpt2-124M needs 4.5 GB for checkpoints, and 4.1 GB are free; make room" \
+    env PATH="$work/stand-ins:$PATH" GPUS=8 FITS=240 CARD=H100 sh scripts/run_gpt2_124M.sh
+rm "$work/stand-ins/df"
 on_gpus "six" 6 240
 is_given "six: four of them" --gpus 4
 on_gpus "one" 1 30

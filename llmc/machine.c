@@ -1,6 +1,7 @@
 /* machine.c: rates and memory of the machine. */
 #include "machine.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -115,15 +116,17 @@ double machine_matmul_rate(const Backend *backend, DType dtype, double seconds) 
     }
 }
 
-/* Like machine_matmul_rate, but brief, and the fastest of all: a peak is not what the machine did while others were at work on it too. */
+/* Like machine_matmul_rate, but brief, and the fastest of all: a peak is not what the machine did while others were at work on it too. So the
+   products are short and many: of these, some come to run undisturbed. */
 static double brief_matmul_rate(const Backend *backend, DType dtype) {
-    enum { LARGEST = 4096 };
+    enum { LARGEST = 4096, LEAST_TIMES = 32 };
     double best = INFINITY;
     int64_t n = 256;
     for (;; n *= 2) {
         Job job = open_job(backend, 2, dtype, n, n);
-        bool enough = large_enough(multiply, &job, 0.0015, n == LARGEST);
-        for (double begin = machine_seconds(); enough && machine_seconds() - begin < 0.02;) best = fmin(best, seconds_of(multiply, &job, 1));
+        bool enough = large_enough(multiply, &job, 0.0005, n == LARGEST);
+        double begin = machine_seconds();
+        for (int i = 0; enough && (i < LEAST_TIMES || machine_seconds() - begin < 0.04); i++) best = fmin(best, seconds_of(multiply, &job, 1));
         close_job(&job);
         if (enough) return 2.0 * (double)n * (double)n * (double)n / best;
     }
@@ -141,13 +144,21 @@ static const Card cards[] = {
     {"RTX 5090", 209.5, 0, 0}, {"RTX 4090", 165.2, 0, 0}, {"RTX 3090 Ti", 80, 0, 0}, {"RTX 3090", 71, 0, 0},
 };
 
+/* As words: an RTX A4000 is no A40. */
+static bool stands_in(const char *words, const char *text) {
+    for (const char *at = text; (at = strstr(at, words)); at++)
+        if ((at == text || !isalnum((unsigned char)at[-1])) && !isalnum((unsigned char)at[strlen(words)])) return true;
+    return false;
+}
+
 /* The device's name is what describe() says up to the first comma. */
 const Card *machine_card(const Backend *backend) {
     char name[128];
     snprintf(name, sizeof name, "%s", backend->describe());
     name[strcspn(name, ",")] = 0;
+    if (stands_in("MIG", name) || stands_in("Laptop", name) || stands_in("D", name)) return NULL;   /* less than the card of that name */
     for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
-        if (strstr(name, cards[i].name) && !strstr(name, "MIG")) return &cards[i];
+        if (stands_in(cards[i].name, name)) return &cards[i];
     return NULL;
 }
 
@@ -156,6 +167,11 @@ Peak machine_peak(const Backend *backend, DType dtype) {
     if (strcmp(backend->name, "cpu") == 0) return (Peak){brief_matmul_rate(backend, dtype), "measured"};
     if (card && dtype == BF16) return (Peak){1e12 * card->tera_flops, "published"};
     return (Peak){0, NULL};
+}
+
+double machine_utilization(Peak *peak, double flops) {
+    if (peak->from && strcmp(peak->from, "measured") == 0 && flops > peak->flops && isfinite(flops)) peak->flops = flops;
+    return peak->flops > 0 ? flops / peak->flops : 0;
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------------- */

@@ -11,15 +11,18 @@ extern "C" {
 /* FLOP/s of a square matrix product in that dtype, on random numbers: the median over at least `seconds`. Its size is the first power of two that
    takes 30 ms, or 8192, or what half of the free memory holds. */
 double machine_matmul_rate(const Backend *backend, DType dtype, double seconds);
-/* A GPU, by a part of its name. Its published peak of dense bf16 products summed in fp32; for some, what the design counts on: bandwidth and matmul
+/* A GPU, by words of its name. Its published peak of dense bf16 products summed in fp32; for some, what the design counts on: bandwidth and matmul
    rate as others measured them, else 0. */
 typedef struct { const char *name; double tera_flops, tera_bytes_real, tera_flops_real; } Card;
-/* NULL for the CPU, for a card that is not in the list, and for a slice of one (MIG). */
+/* NULL for the CPU, for a card that is not in the list, and for a slice (MIG) or a lesser card of that name (Laptop, D). */
 const Card *machine_card(const Backend *backend);
 /* FLOP/s that a model's are counted against (MFU: Chowdhery et al. 2022, "PaLM", appendix B) and where they are from: "published" of a GPU in bf16;
-   "measured" of the CPU, in about 50 ms: the fastest product. 0 and NULL: unknown. */
+   "measured" of the CPU, in 0.1 s or so: the fastest product. 0 and NULL: unknown. */
 typedef struct { double flops; const char *from; } Peak;
 Peak machine_peak(const Backend *backend, DType dtype);
+/* What part of the peak so many FLOP/s are; 0: it is unknown. A measured peak that they outdo was measured while the machine was busy, and rises to
+   them. */
+double machine_utilization(Peak *peak, double flops);
 /* Bytes/s of reading and writing large arrays: the median over at least `seconds`. A copy takes 10 ms, or is of 1 GiB, or of what half of the
    free memory holds. */
 double machine_bandwidth(const Backend *backend, double seconds);

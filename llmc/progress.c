@@ -95,6 +95,13 @@ static void draw(Progress *p, const StepReport *r) {
     p->drawn_at = machine_seconds();
 }
 
+void progress_say(Progress *p, const char *what) {
+    if (p->kind != PROGRESS_LIVE || (int)strlen(what) + 3 > columns_now()) return;
+    printf("%s%s", wipe, what);
+    fflush(stdout);
+    p->drawn = true;
+}
+
 /* ---- lines that last ----------------------------------------------------------------------------------------------------------- */
 
 void progress_print_evaluation(const StepReport *r) {

@@ -23,6 +23,8 @@ typedef struct {
 void progress_open(Progress *p, bool quiet, bool live);
 /* A step is done. shown: one that has a plain line. */
 void progress_step(Progress *p, const StepReport *report, bool shown);
+/* What is done now that there are no steps any more takes the live line's place. */
+void progress_say(Progress *p, const char *what);
 /* Takes the live line away, for what is printed next: at the end, too. */
 void progress_clear(Progress *p);
 /* What an evaluation found, without a newline. */

@@ -164,6 +164,22 @@ static void to_the_end(void) {
     printf("done\n");
 }
 
+static void sample_at_the_end(void) {
+    Progress p;
+    progress_open(&p, false, true);
+    step(&p, 1, false);
+    progress_say(&p, "writing a sample");
+    progress_clear(&p);
+    printf("done\n");
+}
+
+static void still_busy(void) {
+    Progress p;
+    progress_open(&p, false, true);
+    step(&p, 1, false);
+    progress_say(&p, "writing a sample");
+}
+
 static void warning(void) {
     Progress p;
     progress_open(&p, false, true);
@@ -176,6 +192,14 @@ static void test_what_takes_its_place(void **state) {
     (void)state;
     Screen s;
     on_terminal(&s, "xterm", 100, to_the_end);
+    assert_int_equal(s.lines, 2);
+    expect_line(&s, 0, "done");
+    on_terminal(&s, "xterm", 100, still_busy);
+    assert_int_equal(s.lines, 1);
+    expect_line(&s, 0, "writing a sample");
+    on_terminal(&s, "xterm", 18, still_busy);
+    expect_line(&s, 0, "step   1/600");   /* no room */
+    on_terminal(&s, "xterm", 100, sample_at_the_end);
     assert_int_equal(s.lines, 2);
     expect_line(&s, 0, "done");
     on_terminal(&s, "xterm", 100, warning);
@@ -209,6 +233,7 @@ static void not_live(void) {
     Progress p;
     progress_open(&p, false, false);
     step(&p, 1, false);
+    progress_say(&p, "writing a sample");
 }
 
 static void test_plain(void **state) {

@@ -1,4 +1,4 @@
-/* run_record.c: see run_record.h. Everything up to the end is one text, made at the start. */
+/* run_record.c: see run_record.h. Everything up to the peak and the end is one text, made at the start. */
 #include "run_record.h"
 
 #include "error.h"
@@ -14,8 +14,9 @@ enum { FORMAT = 1, MOST_BYTES = 64 << 20 };
 
 struct RunRecord {
     char *run;
-    char *text;        /* up to "end": */
+    char *text;        /* up to "peak_flops": */
     size_t length;
+    const char *peak_from;
 };
 
 /* "" in a tree without git; absent from programs that are not the trainer (Makefile). */
@@ -122,11 +123,13 @@ static void write_facts(FILE *f, const RunFacts *facts) {
     fprintf(f, "\"vocab_size\": %" PRId64 ", \"source\": ", facts->vocab_size);
     text_or_null(f, facts->source);
     fputs("},\n", f);
-    if (facts->peak_flops > 0) {
-        fputs("  \"peak_flops\": ", f);
-        json_write_number(f, facts->peak_flops);
-        fprintf(f, ", \"peak_from\": \"%s\",\n", facts->peak_from);
-    }
+}
+
+static void write_peak(FILE *f, double flops, const char *from) {
+    if (!(flops > 0)) return;
+    fputs("  \"peak_flops\": ", f);
+    json_write_number(f, flops);
+    fprintf(f, ", \"peak_from\": \"%s\",\n", from);
 }
 
 static void write_start(FILE *f, const RunFacts *facts) {
@@ -183,12 +186,14 @@ static bool read_earlier(const char *run, Json **json, char error[ERROR_SIZE]) {
     return good;
 }
 
-static bool write_record(const RunRecord *record, const RunEnd *end, char error[ERROR_SIZE]) {
+/* end: NULL while it runs. */
+static bool write_record(const RunRecord *record, double peak_flops, const RunEnd *end, char error[ERROR_SIZE]) {
     char *text = NULL;
     size_t length = 0;
     FILE *f = open_memstream(&text, &length);
     if (!f) die("out of memory");
     fwrite(record->text, 1, record->length, f);
+    write_peak(f, peak_flops, record->peak_from);
     fputs("  \"end\": ", f);
     if (end) write_end(f, end);
     else fputs("null", f);
@@ -204,6 +209,7 @@ RunRecord *run_record_open(const char *run, const RunFacts *facts, char error[ER
     if (facts->resumed && !read_earlier(run, &earlier, error)) return NULL;
     RunRecord *record = (RunRecord *)xcalloc(1, sizeof *record);
     record->run = xstrdup(run);
+    record->peak_from = facts->peak_from;
     FILE *f = open_memstream(&record->text, &record->length);
     if (!f) die("out of memory");
     write_facts(f, facts);
@@ -218,12 +224,14 @@ RunRecord *run_record_open(const char *run, const RunFacts *facts, char error[ER
     fputs("  ],\n", f);
     fclose(f);
     json_free(earlier);
-    if (write_record(record, NULL, error)) return record;
+    if (write_record(record, facts->peak_flops, NULL, error)) return record;
     run_record_close(record);
     return NULL;
 }
 
-bool run_record_end(RunRecord *record, const RunEnd *end, char error[ERROR_SIZE]) { return write_record(record, end, error); }
+bool run_record_end(RunRecord *record, const RunEnd *end, char error[ERROR_SIZE]) {
+    return !record || write_record(record, end->peak_flops, end, error);
+}
 
 void run_record_close(RunRecord *record) {
     if (!record) return;

@@ -25,7 +25,7 @@ typedef struct {
     int64_t vocab_size;
     const char *source;          /* of the text; NULL: unknown */
     double peak_flops;           /* of all ranks together; 0: unknown */
-    const char *peak_from;
+    const char *peak_from;       /* a string that stays */
     const char *host, *device, *dtype;
     int64_t ranks, step;         /* step: that training starts from */
     bool resumed;
@@ -34,9 +34,10 @@ typedef struct {
 } RunFacts;
 
 typedef struct {
-    const char *status;          /* "done", "interrupted" or "max-time" */
-    int64_t step, tokens;        /* of the whole run */
+    const char *status;          /* "done", "interrupted", "max-time" or "diverged": a loss was not finite */
+    int64_t step, tokens;        /* of the whole run, up to and with that step */
     double elapsed_s, best_val_loss, peak_memory;
+    double peak_flops;           /* may have risen */
 } RunEnd;
 
 typedef struct RunRecord RunRecord;
@@ -44,7 +45,7 @@ typedef struct RunRecord RunRecord;
 /* Writes run.json. That of a run that is resumed keeps the starts that it has; where it is damaged or of another format it is refused. NULL with a
    sentence if that is so or it cannot be written. */
 RunRecord *run_record_open(const char *run, const RunFacts *facts, char error[ERROR_SIZE]);
-/* Writes it again, with the end. */
+/* Writes it again, with the end. NULL is fine: nothing is written. */
 bool run_record_end(RunRecord *record, const RunEnd *end, char error[ERROR_SIZE]);
 /* NULL is fine. */
 void run_record_close(RunRecord *record);

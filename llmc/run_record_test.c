@@ -133,18 +133,23 @@ static void test_unknown(void **state) {
     facts.source = NULL;
     facts.peak_flops = 0;
     facts.peak_from = NULL;
-    run_record_close(run_record_open(directory, &facts, error));
+    RunRecord *record = run_record_open(directory, &facts, error);
+    RunEnd end = {.status = "diverged"};
+    assert_true(run_record_end(record, &end, error));
+    assert_true(run_record_end(NULL, &end, error));   /* of other ranks */
+    run_record_close(record);
     Json *json = read_record();
     assert_null(json_get(json, "peak_flops"));
     assert_null(json_get(json, "peak_from"));
     expect_type(json_get(json, "data"), "source", JSON_NULL);
+    expect_text(json_get(json, "end"), "status", "diverged");
     json_free(json);
 }
 
 static void test_end(void **state) {
     (void)state;
     RunRecord *record = open_record(0, false);
-    RunEnd end = {"max-time", 600, 614400, 12.5, 1.5, 1e9};
+    RunEnd end = {"max-time", 600, 614400, 12.5, 1.5, 1e9, 2e12};
     assert_true(run_record_end(record, &end, error));
     run_record_close(record);
     Json *json = read_record();
@@ -153,6 +158,8 @@ static void test_end(void **state) {
     expect_time(written);
     assert_true(number(written, "step") == 600 && number(written, "tokens") == 614400 && number(written, "elapsed_s") == 12.5);
     assert_true(number(written, "best_val_loss") == 1.5 && number(written, "peak_memory") == 1e9);
+    assert_true(number(json, "peak_flops") == 2e12);   /* risen since the start */
+    expect_text(json, "peak_from", "measured");
     json_free(json);
 
     record = open_record(600, true);

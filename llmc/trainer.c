@@ -250,8 +250,11 @@ static __thread const Trainer *current_trainer;   /* for report_bad_numbers */
 
 static void report_bad_numbers(const char *op, int output) {
     char ignored[ERROR_SIZE];
-    if (current_trainer->writer) checkpoint_writer_wait(current_trainer->writer, ignored);   /* what is good so far shall be whole */
-    die("step %lld: output %d of %s holds NaN or Inf; no parameter was changed in this step", (long long)current_trainer->run.step + 1, output, op);
+    const Trainer *t = current_trainer;
+    if (t->writer) checkpoint_writer_wait(t->writer, ignored);   /* what is good so far shall be whole */
+    int64_t tokens = t->ranks * schedule_grad_accum(&t->options, t->run.step) * t->spec.B * t->spec.T;   /* of this step */
+    trainer_note_diverged(t, t->run.step + 1, t->run.tokens + tokens);
+    die("step %lld: output %d of %s holds NaN or Inf; no parameter was changed in this step", (long long)t->run.step + 1, output, op);
 }
 
 static void open_backend(Trainer *t) {

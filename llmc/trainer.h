@@ -53,8 +53,8 @@ typedef struct {
     double elapsed_before;       /* seconds that the run took in other processes */
 } Trainer;
 
-/* Reads the command line and opens everything; dies with the reason if something is missing. --export, --plan and --print-config end the program here. t begins as
-   zeros; team is NULL where this rank is alone. */
+/* Reads the command line and opens everything; dies with the reason if something is missing. --export, --plan and --print-config end the program
+   here. t begins as zeros; team is NULL where this rank is alone. */
 void trainer_open(Trainer *t, int argc, char **argv, Team *team);
 void trainer_close(Trainer *t);
 
@@ -63,7 +63,9 @@ void trainer_copy_state(Trainer *t);
 
 /* A sample of the model as it is now; rank 0 writes it, the others need not wait. */
 void trainer_sample(Trainer *t);
-/* At the end of training, on rank 0: the last sample, run.json and curve.png; of a run that a signal stopped run.json alone, for time may be
+/* Training ends at a loss that is not finite, in that step and with so many tokens seen: run.json is told. Does nothing on other ranks than 0. */
+void trainer_note_diverged(const Trainer *t, int64_t step, int64_t tokens);
+/* At the end of training, on rank 0: run.json, the last sample and curve.png; of a run that a signal stopped run.json alone, for time may be
    short. *give_up: a signal has come, so that nobody waits for the picture any more. */
 void trainer_finish(Trainer *t, bool stopped, const volatile sig_atomic_t *give_up);
 

@@ -94,7 +94,9 @@ static void open_directory(Trainer *t, int argc, char **argv, bool resuming) {
 void trainer_open_run(Trainer *t, int argc, char **argv, bool resuming) {
     find_peak(t);
     progress_open(&t->progress, t->options.quiet, t->options.live);   /* all ranks: their warnings come to the same terminal */
+    team_excuse(t->team, first_rank(t));
     if (first_rank(t)) open_directory(t, argc, argv, resuming);
+    team_excuse(t->team, false);
 }
 
 void trainer_close_run(Trainer *t) {
@@ -119,17 +121,32 @@ void trainer_sample(Trainer *t) {
     t->sampled_step = t->run.step;
 }
 
+static void record_end(const Trainer *t, const char *status, int64_t step, int64_t tokens, double elapsed_s) {
+    char error[ERROR_SIZE];
+    RunEnd end = {status, step, tokens, elapsed_s, t->run.best_val_loss, peak_memory(t), t->peak.flops};
+    if (!run_record_end(t->record, &end, error)) warn("%s; the record of the run lacks its end", error);
+}
+
+void trainer_note_diverged(const Trainer *t, int64_t step, int64_t tokens) {
+    record_end(t, "diverged", step, tokens, t->elapsed_before + machine_seconds() - t->started);
+}
+
+/* run.json first: whoever has no patience for the rest loses nothing else. */
 void trainer_finish(Trainer *t, bool stopped, const volatile sig_atomic_t *give_up) {
     enum { MOST_SECONDS = 20 };
-    char error[ERROR_SIZE];
     const RunState *run = &t->run;
     const Options *o = &t->options;
-    if (!stopped && t->sampled_step != run->step) trainer_sample(t);
-    RunEnd end = {stopped ? "interrupted" : run->step < o->steps ? "max-time" : "done", run->step, run->tokens, run->elapsed_s, run->best_val_loss,
-                  peak_memory(t)};
     team_excuse(t->team, true);
-    if (!run_record_end(t->record, &end, error)) warn("%s; the record of the run lacks its end", error);
-    if (!stopped && o->curve) curve_draw(o->out, MOST_SECONDS, give_up);
+    record_end(t, stopped ? "interrupted" : run->step < o->steps ? "max-time" : "done", run->step, run->tokens, run->elapsed_s);
+    if (!stopped && !*give_up && t->samples && t->sampled_step != run->step) {
+        progress_say(&t->progress, "writing a sample");
+        trainer_sample(t);
+    }
+    team_excuse(t->team, true);
+    if (!stopped && o->curve) {
+        progress_say(&t->progress, "drawing the curve");
+        curve_draw(o->out, MOST_SECONDS, give_up);
+    }
     team_excuse(t->team, false);
     progress_clear(&t->progress);
 }

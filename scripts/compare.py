@@ -30,7 +30,7 @@ COLUMNS = (
     ("elapsed_s", "time", lambda run: run.elapsed_s, "time"),
     ("peak_memory", "memory", lambda run: run.peak_memory, "bytes"),
 )
-SPREAD = ("final_val_loss", "best_val_loss", "val_perplexity", "val_bits_per_byte")
+SPREAD = ("final_val_loss", "best_val_loss", "val_perplexity", "val_bits_per_byte", "tokens_per_s")   # speeds vary by what else the machine does
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ def matplotlib():
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     library.rcdefaults()
     library.rcParams.update(SETTINGS)
+    if "text.parse_math" in library.rcParams:   # since 3.6: a $ in a title or a name is a $
+        library.rcParams["text.parse_math"] = False
     return library
 
 

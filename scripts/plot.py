@@ -19,11 +19,8 @@ PANELS = {"lr": "learning rate", "grad_norm": "gradient norm"}
 
 def running_mean(values, n):
     """Mean of the last n values, of fewer at the beginning."""
-    means, total = [], 0.0
-    for i, value in enumerate(values):
-        total += value - (values[i - n] if i >= n else 0)
-        means.append(total / min(i + 1, n))
-    return means
+    windows = (values[max(0, i + 1 - n):i + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]   # each anew: what a loss of 1e20 adds cannot be taken off again
 
 
 def smoothed_series(run, x, y, smooth):
@@ -48,11 +45,12 @@ def mean_series(group, x, y, smooth=1):
 
 
 def draw_group(axes, group, x, color, smooth, scale):
-    """Validation as a line with points, training as a thin one. Of several seeds the means, each seed as a thin line behind them, and a band of
-    one standard deviation."""
-    xs, ys, _ = mean_series(group, x, "loss", smooth)
+    """Validation as a line with points, training as a thin one. Of several seeds the means of those that did not diverge, each seed as a thin
+    line behind them, and a band of one standard deviation."""
+    sound = [run for run in group if not run.diverged] or group
+    xs, ys, _ = mean_series(sound, x, "loss", smooth)
     axes.plot([a / scale for a in xs], ys, color=color, linewidth=0.9, alpha=0.55 if smooth > 1 else 0.45, zorder=1)
-    xs, ys, spread = mean_series(group, x, "val_loss")
+    xs, ys, spread = mean_series(sound, x, "val_loss")
     if len(group) > 1:
         for run in group:
             a, b = runs_of.series(run, x, "val_loss")
@@ -83,14 +81,15 @@ def group_colors(groups, members):
 
 
 def loss_limits(members, ymax):
-    """(lowest, highest) of the loss axis: the highest is ymax, or where some runs diverged, which would flatten all others, that of the others.
-    None where the axis may find its limits by itself."""
+    """(lowest, highest) of the loss axis: the highest is ymax, or where some runs diverged, which would flatten all others, that with which the
+    others begin or are evaluated. None where the axis may find its limits by itself."""
     runs = [run for group in members for run in group]
     sound = [run for run in runs if not run.diverged]
     if ymax is None and len(sound) in (0, len(runs)):
         return None
     values = [value for run in sound or runs for key in ("loss", "val_loss") for value in run.values(key)]
-    low, high = min(values, default=0), ymax if ymax is not None else max(values, default=1)
+    upper = [value for run in sound or runs for value in run.values("loss")[:1] + run.values("val_loss")]
+    low, high = min(values, default=0), ymax if ymax is not None else max(upper, default=1)
     return (low - 0.05 * (high - low), high if ymax is not None else high + 0.05 * (high - low)) if low < high else (0, high)
 
 
@@ -111,7 +110,7 @@ def draw_legend(axes, entries, single):
         axes.add_artist(corner)   # axes keep one legend by themselves
     below = offset_copy(lowest.transAxes, axes.figure, 0, -34, units="points")
     lowest.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0,
-                  ncol=1 if longest > 55 else 2 if longest > 34 else 3)
+                  ncol=1 if longest > 44 else 2 if longest > 27 else 3)   # as many as the axes are wide
 
 
 def draw_curves(runs, output, x="step", log_x=False, log_y=False, smooth=1, ymax=None, title="", panels=(), labels=None):

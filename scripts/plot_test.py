@@ -73,6 +73,7 @@ class CurveTest(Drawn):
 
     def test_smoothing(self):
         self.assertEqual(plot.running_mean([4.0, 2.0, 6.0, 1.0], 2), [4.0, 3.0, 4.0, 3.5])
+        self.assertEqual(plot.running_mean([4.0, 1e20, 6.0, 1.0], 2)[-1], 3.5)
         figure = self.figure_of(plot.draw_curves, self.read(self.write_run("a", [record(1, 4.0), record(2, 2.0), record(3, 1.0)])), "x.png", smooth=2)
         self.assertEqual(list(figure.axes[0].get_lines()[0].get_ydata()), [4.0, 3.0, 1.5])
 
@@ -98,6 +99,19 @@ class CurveTest(Drawn):
         figure = self.figure_of(plot.draw_curves, self.read(self.write_run("a"), self.write_run("b", bad, lr=1.0)), "x.png")
         self.assertLess(figure.axes[0].get_ylim()[1], 5)
         self.assertIn("lr=1: diverged", self.legend_of(figure))
+        spike = [dict(r, loss=99.0) if r["step"] == 50 else r for r in learning()]
+        figure = self.figure_of(plot.draw_curves, self.read(self.write_run("a", spike), "b"), "x.png")
+        self.assertLess(figure.axes[0].get_ylim()[1], 5)
+
+    def test_a_diverged_seed_is_not_in_the_mean(self):
+        bad = learning()[:6] + [record(60, 3.0, val_loss=1e6)]
+        figure = self.figure_of(plot.draw_curves, self.read(self.write_run("a"), self.write_run("b", bad, seed=2)), "x.png")
+        mean = max(figure.axes[0].get_lines(), key=lambda line: line.get_linewidth())
+        self.assertEqual((len(mean.get_ydata()), mean.get_ydata()[-1]), (5, self.read("a")[0].final_val))
+
+    def test_a_dollar_is_a_dollar(self):
+        self.write_run("a")
+        self.assertEqual(self.script("plot.py", "a", "-o", "x.png", "--title", "from $1 to $2^")[::2], (0, ""))
 
     def test_files(self):
         self.write_run("a")

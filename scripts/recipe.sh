@@ -131,8 +131,10 @@ choose_batch() {
     if [ "$batch" -lt 1 ]; then batch=1; fi
 }
 
-# Sets speed to the TFLOP/s assumed of a GPU, or of all cores of this CPU, and assumption to the reason.
+# Sets speed to the TFLOP/s assumed of a GPU, or of all cores of this CPU, assumption to the reason, and about to its word: no small model keeps a
+# GPU busy.
 assume_speed() {
+    about=about
     if [ "$gpus" -eq 0 ]; then
         cores=$(nproc 2>/dev/null || echo 1) speed=0.08
         if [ "$(option '' --dtype "$@")" = bf16 ]; then speed=0.14; fi
@@ -146,6 +148,18 @@ assume_speed() {
         *A100*) speed=170 assumption='170 TFLOP/s of each GPU, 55% of the peak of an A100' ;;
         *) speed=60 assumption="60 TFLOP/s of each GPU, a guess for ${card:-an unknown one}" ;;
     esac
+    if [ "$parameters" -lt 100000000 ]; then about='several times' assumption="$assumption, which so small a model does not reach"; fi
+}
+
+# Sets disk to what the checkpoints need and what is free, and refuses too little: three numbers of 4 bytes a parameter; the best, the newest, and
+# while it is written the next.
+check_disk() {
+    copies=3 place=$out
+    if holds_run; then copies=1; fi
+    while [ ! -d "$place" ]; do place=$(dirname -- "$place"); done
+    disk=$(df -Pk "$place" | LC_ALL=C awk -v n=$((12 * parameters * copies)) \
+        'NR == 2 { printf "%.1f GB for checkpoints, and %.1f GB are free", n / 1e9, $4 * 1024 / 1e9; exit !($4 * 1024 >= n) }') ||
+        fail "$out needs $disk; make room, or choose another place with -o DIR"
 }
 
 duration() {
@@ -162,8 +176,9 @@ grouped() { echo "$1" | sed -e :a -e 's/^\([0-9]*[0-9]\)\([0-9]\{3\}\)/\1,\2/' -
 # Before anything long begins: what it will be.
 announce() {
     flops=$(planned_number 'FLOPs per token')
-    tokens=$((steps * step_tokens))
+    tokens=$((steps * step_tokens)) parameters=$(planned_number parameters | head -n 1)
     assume_speed "$@"
+    check_disk
     seconds=$(LC_ALL=C awk "BEGIN { print $flops * $tokens / (1e12 * $speed * ($gpus ? $ranks : 1)) }")
     where='the CPU' per_rank=''
     if [ "$ranks" -gt 1 ]; then per_rank=' for each of the ranks'; fi
@@ -174,10 +189,11 @@ announce() {
         row steps "of $(grouped "$step_tokens") tokens, as many as $minutes minutes allow"
     else
         row steps "$(grouped "$steps") of $(grouped "$step_tokens") tokens: $(grouped "$tokens") tokens"
-        row time "about $(duration "$seconds") ($(grouped "$flops") FLOPs a token; assumed, not measured: $assumption)"
+        row time "$about $(duration "$seconds") ($(grouped "$flops") FLOPs a token; assumed, not measured: $assumption)"
     fi
     row device "$where, micro-batches of $batch rows, $seq_len tokens each"
     row memory "$(planned memory)$per_rank, by --plan"
+    row disk "$disk"
     if [ -z "$short" ]; then row loss "$expected"; fi
     row run "$out"
 }
@@ -345,6 +361,7 @@ recipe() {
     fi
     announce "$@"
     have_data "$@"
+    check_disk   # of which the data have taken theirs
 
     passes=$((eval_tokens / batch / seq_len))
     if [ -z "$(option -g --grad-accum "$@")" ]; then set -- --total-batch "$step_tokens" "$@"; fi

@@ -67,13 +67,15 @@ def parse_line(line):
 
 
 def read_log(path, notes, most=None, stats=True):
-    """The lines of a log.jsonl, by ascending step. A last line that is half-written is left out; others that are broken are too, and noted.
+    """The lines of a log.jsonl, by ascending step. A last line that is half-written, and others that are broken, are left out and noted.
     A line whose step is not above the one before it replaces the lines from its step on: the run was resumed from there."""
     records, bad, replaced, stride, seen = [], [], 0, 1, 0
     for n, line, whole in lines_of(path):
         record = parse_line(line) if line.strip() else {}
         if record is None and whole:
             bad.append(n)
+        elif record is None:
+            notes.append(f"{path}: the last line, {n}, is cut short; left out")
         if not record:
             continue
         if not stats:

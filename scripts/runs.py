@@ -16,6 +16,7 @@ from run_files import RunError, number, read_info, read_log, reason   # the last
 HOUSEKEEPING = ("out", "config", "resume", "quiet", "live", "curve", "keep", "checkpoint_every", "checkpoint_async", "sample_every",
                 "sample_tokens", "sample_prompt", "log_every", "stats", "profile", "check_numerics", "plan", "print_config", "export", "algorithms",
                 "link_speed", "matmul_speed")
+WORSE_THAN_GUESSING = 1.1   # times: an untrained model is near guessing, on either side of it
 # Options that follow from others; they are left out of a label where it tells the runs apart without them.
 FOLLOWING = ("model", "val_data")
 
@@ -159,8 +160,9 @@ class Run:
 
     @property
     def diverged(self):
-        """Some loss in the log is not finite (on lines whose update was left out as a spike it may be), or the last loss, the validation's if
-        there is one, is above the first training loss and, where V is known, above ln V, that of guessing; or run.json says so."""
+        """Some loss in the log is not finite (on lines whose update was left out as a spike it may be); or the last loss, the validation's if
+        there is one, is above the first training loss and, where V is known, above ln V, that of guessing; or a validation loss before it was so
+        by a tenth, even if the end of the learning rate's schedule brought it back; or run.json says so."""
         if self._end("status") == "diverged":
             return True
         for r in self.records:
@@ -172,7 +174,7 @@ class Run:
             return False
         worst = [losses[0]] if losses else []
         worst += [math.log(self.vocabulary)] if self.vocabulary else []
-        return bool(worst) and last > max(worst)
+        return bool(worst) and (last > max(worst) or max(self.values("val_loss"), default=0) > WORSE_THAN_GUESSING * max(worst))
 
 
 def options_of(info):

@@ -108,9 +108,9 @@ class ReadTest(Directory):
         run, = self.read(self.write_run("a", info=False))
         self.assertEqual((run.info, run.options, run.status, run.finished, run.peak_memory), (None, {}, None, False, None))
 
-    def test_a_half_written_last_line_is_left_out(self):
+    def test_a_half_written_last_line_is_left_out_and_named(self):
         run, = self.read(self.write_run("a", [record(1, 4.0), record(2, 3.0)], tail='{"step": 3, "lo'))
-        self.assertEqual(([r["step"] for r in run.records], run.notes), ([1, 2], []))
+        self.assertEqual(([r["step"] for r in run.records], run.notes), ([1, 2], ["a/log.jsonl: the last line, 3, is cut short; left out"]))
 
     def test_broken_lines_in_the_middle_are_left_out_and_named(self):
         self.write_run("a", [])
@@ -203,6 +203,9 @@ class StatusTest(Directory):
         self.assertFalse(self.diverged([4.2, 9.0], val_loss=2.0))
         self.assertTrue(self.diverged([4.2, None, 2.0]), "whatever comes later")
         self.assertFalse(self.diverged([4.2, None], skipped=True), "its update was left out")
+        for loss, diverged in ((4.5, False), (4.7, True), (80.0, True)):
+            self.write_run("a", [record(1, 4.2), record(2, 90.0, val_loss=loss), record(3, 3.3, val_loss=3.3)])
+            self.assertEqual(runs_of.read_run("a").diverged, diverged, "came back; a tenth above 4.2 is 4.62")
 
     def test_status(self):
         self.write_run("a", end=None)

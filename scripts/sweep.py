@@ -10,6 +10,7 @@ stands in the file; its relative paths, and those behind --, are seen from the r
 ./train_gpt of this repository; $OMP_NUM_THREADS, else the threads of this machine divided by --jobs."""
 import argparse
 import concurrent.futures
+import fcntl
 import itertools
 import os
 import queue
@@ -113,6 +114,7 @@ class Sweeper:
             self.devices.put(device)
         self.jobs = len(devices)
         self.processes = set()
+        self.lock = None
         self.stopped_by = None
         self.failures = {}      # {how it failed: [names]}
         self.seconds = []       # of the runs that were trained now
@@ -163,6 +165,21 @@ class Sweeper:
             raise RunError(f"{self.directory} holds runs made with other options than {self.path} gives them now: {some_of(changed)}; remove them to "
                            "have them made again, or choose another directory with -o")
 
+    def claim(self):
+        """Makes the directory, and takes it for this sweep alone. The processes of its runs hold the lock as well: a sweep that was killed leaves
+        them behind, and a second start of such a run would write into the same files."""
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+            self.lock = open(os.path.join(self.directory, ".lock"), "ab")
+        except OSError as error:
+            raise RunError(f"cannot write into the directory {self.directory}: {reason(error)}") from None
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another sweep is at work in {self.directory}, or a run of one that was killed; wait for its end, or end it") from None
+        except OSError:
+            pass    # a file system without locks
+
     def prepare(self):
         if not self.sweep.prepare:
             return
@@ -176,7 +193,7 @@ class Sweeper:
         """Its exit status. A process is the first of a group, so that a signal reaches what it has started too."""
         output.flush()
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+                                   stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[self.lock.fileno()])
         self.processes.add(process)
         if self.stopped_by:     # the signal came before the process was known
             self.pass_on(process)
@@ -253,7 +270,7 @@ class Sweeper:
         run = read_run(self.place(stage), stats=False)
         self.seconds.append(run.elapsed_s or 0)
         best = "no evaluation" if run.best_val is None else f"best validation loss {run.best_val:.4f}"
-        return f"{best}, {run.elapsed_s or 0:.0f} s" + (", but above what guessing gives" if run.diverged else "")
+        return f"{best}, {run.elapsed_s or 0:.0f} s" + (", but diverged: at some time worse than guessing" if run.diverged else "")
 
     def train_all(self):
         runs = self.sweep.runs
@@ -342,13 +359,10 @@ def main():
     sweeper.check_program()
     sweeper.check_options([ANY_VOCABULARY] if sweep.prepare else [])
     sweeper.check_changes()
+    sweeper.claim()
     sweeper.prepare()
     if sweep.prepare and not sweeper.stopped_by:
         sweeper.check_options()
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the directory {directory}: {reason(error)}") from None
     sweeper.train_all()
     if sweeper.stopped_by:
         print("sweep.py: interrupted; the same command goes on", file=sys.stderr)

@@ -62,7 +62,11 @@ def read_sweep(path, full=False):
         sections = {name: {**own, **sections.get("full " + name, {})} for name, own in sections.items()}
     runs = plan(path, sections, options, grid, seeds, sections.get("then"))
     lines = [name.replace("_", "-") for name in split(path, "lines", about["lines"])] if "lines" in about else []
-    return Sweep(about.get("title") or stem(path), about.get("question", ""), about.get("x", "").replace("_", "-") or only_number(grid), lines,
+    x = about.get("x", "").replace("_", "-")
+    for key, name in [("x", x)] * bool(x) + [("lines", name) for name in lines]:
+        if not any(name in run.options for run in runs):
+            raise RunError(f"{path}: {key} in [sweep] is '{shortened(name)}', an option that no run is given")
+    return Sweep(about.get("title") or stem(path), about.get("question", ""), x or only_number(grid), lines,
                  sections.get("prepare", {}).get("command", ""), runs)
 
 

@@ -93,7 +93,7 @@ def table(entries):
     """The table, and a sentence for each run that diverged."""
     rows = [compare.row_of(label, [entry.run for entry in group]) for label, group in groups(entries)]
     gone = [f"- {e.run.name} diverged at step {e.diverged_at}" if e.diverged_at is not None else
-            f"- {e.run.name} diverged: it ends above the loss of guessing" for e in entries if e.diverged]
+            f"- {e.run.name} diverged: its validation loss is, or once was, above that of guessing" for e in entries if e.diverged]
     return [compare.markdown(compare.cells_of(rows))] + ["\n".join(gone)] * bool(gone)
 
 
