@@ -55,7 +55,10 @@ def save(figure, outputs, what):
     for output in outputs:
         ending = output.rsplit(".", 1)[-1]
         memory = io.BytesIO()
-        figure.savefig(memory, format=ending, dpi=130, bbox_inches="tight", metadata=NO_DATES[ending])
+        try:
+            figure.savefig(memory, format=ending, dpi=130, bbox_inches="tight", metadata=NO_DATES[ending])
+        except (ValueError, ArithmeticError, IndexError) as error:   # a logarithmic axis for nothing above 0, numbers up to 1e308
+            raise RunError(f"matplotlib cannot draw {output}: {error}") from None
         write_whole(output, memory.getvalue())
         print(f"{what} is in {output}")
 

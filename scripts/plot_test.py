@@ -109,9 +109,15 @@ class CurveTest(Drawn):
         mean = max(figure.axes[0].get_lines(), key=lambda line: line.get_linewidth())
         self.assertEqual((len(mean.get_ydata()), mean.get_ydata()[-1]), (5, self.read("a")[0].final_val))
 
+    def test_what_matplotlib_cannot_draw(self):
+        figure = figures.new_figure(1, 1)
+        figure.savefig = lambda *_, **__: [][0]   # as it is for losses of 1e308
+        with self.assertRaisesRegex(runs_of.RunError, "matplotlib cannot draw x.png: list index"):
+            figures.save(figure, ["x.png"], "the curve")
+
     def test_a_dollar_is_a_dollar(self):
         self.write_run("a")
-        self.assertEqual(self.script("plot.py", "a", "-o", "x.png", "--title", "from $1 to $2^")[::2], (0, ""))
+        self.assertEqual(self.script("plot.py", "a", "-o", "x.png", "--title", "$x^$")[::2], (0, ""))
 
     def test_files(self):
         self.write_run("a")

@@ -19,7 +19,7 @@ title='GPT-2 1558M on 34 billion tokens of FineWeb-Edu: more than three passes o
 dataset=fineweb-edu vocab=50257
 steps=32000 step_tokens=1048576 rows=16 eval_tokens=5242880
 options='-m gpt2-1558M -t 1024 --lr 6e-4 --min-lr 6e-5 --warmup 700 --weight-decay 0.1 --grad-clip 1 --skip-spikes 6 --zero 1 --eval-every 250
-    --checkpoint-every 1000'
+    --checkpoint-every 250'
 expected="no published figure on this text is known to us"
 prompt='The sea'
 all_gpus=yes needs_gpu=yes

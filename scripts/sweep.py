@@ -26,8 +26,6 @@ from runs import RunError, main_of, read_info, read_run, reason
 from sweep_file import OWN, as_number, read_sweep, stem
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# How train_gpt ends where a loss or a gradient is not finite.
-DIVERGED = re.compile(r"step (\d+): (?:the loss is|the evaluation gives|output \d+ of .* holds NaN or Inf)")
 ANY_VOCABULARY = "--vocab-size=1000000"   # lets options be checked before there are data
 
 
@@ -71,12 +69,6 @@ def last_words(path):
         return ""
     said = [line for line in lines if line.startswith("train_gpt: ")]
     return (said or lines or [""])[-1]
-
-
-def diverged_at(text):
-    """The step at which a run ended by numbers that are not finite; None if it did not."""
-    found = DIVERGED.search(text)
-    return int(found.group(1)) if found else None
 
 
 def given(arguments):
@@ -132,10 +124,9 @@ class Sweeper:
             return "to do"
         if given(command_of(info, self.place(stage))[1:]) != given(self.command(stage)[1:]):
             return "changed"
-        if (info.get("end") or {}).get("status") in ("done", "max-time"):
-            return "done"
-        if diverged_at(last_words(self.place(stage, ".txt"))) is not None:
-            return "diverged"
+        status = (info.get("end") or {}).get("status")
+        if status in ("done", "max-time", "diverged"):
+            return "diverged" if status == "diverged" else "done"
         return "started" if os.path.exists(os.path.join(self.place(stage), "last")) else "to do"
 
     def stages(self):
@@ -235,7 +226,7 @@ class Sweeper:
         if state == "done":
             return "done before", True
         if state == "diverged":
-            return f"diverged at step {diverged_at(last_words(self.place(stage, '.txt')))}, before", False
+            return f"diverged at step {self.diverged_at(stage)}, before", False
         if self.stopped_by:
             return None, False
         if continues and state == "to do" and not self.evaluate_before(stage, device):
@@ -246,8 +237,13 @@ class Sweeper:
             return None, False
         if status == 0 and self.state(stage) == "done":
             return self.finished(stage), True
-        step = diverged_at(said) if status != 0 else None
+        step = self.diverged_at(stage)
         return f"diverged at step {step}" if step is not None else self.failed(stage, status, said), False
+
+    def diverged_at(self, stage):
+        """The step whose numbers were not finite, so that train_gpt gave up; None if there was none."""
+        end = (read_info(self.place(stage)) or {}).get("end") or {}
+        return end.get("step") if end.get("status") == "diverged" else None
 
     def start(self, stage, device, more):
         command = self.command(stage) + more
@@ -295,8 +291,8 @@ class Sweeper:
         for run in self.sweep.runs:
             for stage, found in zip(stages_of(run, self.directory), (firsts, thens)):
                 if os.path.exists(os.path.join(self.place(stage), "log.jsonl")):
-                    at = diverged_at(last_words(self.place(stage, ".txt"))) if self.state(stage) == "diverged" else None
-                    found.append(sweep_report.entry(run.label, self.place(stage), at, sweep_report.loss_before(self.place(stage, ".before.txt"))))
+                    before = sweep_report.loss_before(self.place(stage, ".before.txt"))
+                    found.append(sweep_report.entry(run.label, self.place(stage), self.diverged_at(stage), before))
         sweep_report.write(self.sweep, self.directory, firsts, thens)
 
 

@@ -39,10 +39,7 @@ def loss_before(path):
 
 
 def entry(label, path, diverged_at, before):
-    run = reader.read_run(path, stats=False)
-    if diverged_at is not None:
-        run.info["end"] = {"status": "diverged", "step": diverged_at}   # run.json has no end then, for training was given up
-    return Entry(label, run, diverged_at, before)
+    return Entry(label, reader.read_run(path, stats=False), diverged_at, before)
 
 
 def write(sweep, directory, firsts, thens):
