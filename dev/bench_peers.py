@@ -103,7 +103,10 @@ class PyTorch:
             self.process.wait()
             self.errors.seek(0)
             raise PeersError(f"PyTorch stopped: {last_line(self.errors.read())}")
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise PeersError(f"PyTorch answers with {line.strip()[:200]!r}, which is no figure") from None
 
     def measure(self, variant, seconds):
         if not self.process:
