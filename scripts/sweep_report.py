@@ -136,6 +136,12 @@ def is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def tick(value):
+    """The shorter of 0.0001 and 1e-4, so that numbers stand apart."""
+    digits, power = f"{value:e}".split("e")
+    return min(f"{value:g}", f"{float(digits):g}e{int(power)}", key=len)
+
+
 def draw_against(sweep, lines, outputs):
     """Means over the seeds as a line, every run as a point; those that diverged as crosses at the upper edge."""
     figure = figures.new_figure(7, 4.5)
@@ -156,7 +162,7 @@ def draw_against(sweep, lines, outputs):
         axes.set_xscale("log")
     if len(values) <= 12:
         axes.set_xticks(values)
-        axes.set_xticklabels([f"{value:g}" for value in values])
+        axes.set_xticklabels([tick(value) for value in values])
         axes.minorticks_off()
     axes.set(xlabel=sweep.x, ylabel="best validation loss")
     axes.set_title(sweep.title, pad=16)

@@ -82,6 +82,9 @@ class WordsTest(Directory):
         self.assertEqual(sweep.last_words(path), "train_gpt: step 3: the loss is inf and the gradient norm nan; no")
         self.assertEqual(sweep.last_words(self.path("none")), "")
 
+    def test_numbers_on_an_axis_are_short(self):
+        self.assertEqual([sweep_report.tick(value) for value in (1e-4, 0.003, 0.1, 1, 10, 0.0)], ["1e-4", "3e-3", "0.1", "1", "10", "0"])
+
     def test_options_are_equal_however_numbers_are_written(self):
         self.assertEqual(sweep.given(["--lr=1e-3", "--out=a", "-x", "4"]), sweep.given(["--lr=2", "--lr=0.001", "--resume=auto", "-x", "4"]))
         self.assertNotEqual(sweep.given(["--lr=1e-3"]), sweep.given(["--lr=1e-4"]))
