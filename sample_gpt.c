@@ -2,6 +2,7 @@
 #include "llmc/checkpoint.h"
 #include "llmc/error.h"
 #include "llmc/generate.h"
+#include "llmc/machine.h"
 #include "llmc/plan.h"
 
 #include <stdio.h>
@@ -40,6 +41,7 @@ int main(int argc, char **argv) {
     ModelSpec spec;
     Model model;
     int64_t prompt_length;
+    machine_share_cores(argv);
     error_program_name("sample_gpt");
     options_parse(&sample_options, &o, argc, argv);
     char *directory = model_directory(o.model, error);

@@ -6,6 +6,7 @@
 #include "llmc/agree.h"
 #include "llmc/error.h"
 #include "llmc/launch.h"
+#include "llmc/machine.h"
 #include "llmc/schedule.h"
 #include "llmc/trainer.h"
 
@@ -306,6 +307,7 @@ static int run_rank(int argc, char **argv, Team *team) {
 }
 
 int main(int argc, char **argv) {
+    machine_share_cores(argv);
     error_program_name("train_gpt");
     return launch(argc, argv, run_rank);
 }

@@ -394,6 +394,7 @@ int main(int argc, char **argv) {
     double seconds = 6;
     const char *json = NULL;
     Options o;
+    machine_share_cores(argv);
     error_program_name("bench");
     argc = take_own_arguments(argc, argv, &seconds, &json);
     options_parse(&train_options, &o, argc, argv);

@@ -555,6 +555,13 @@ holds "none" [ ! -e drawn/curve.png ]
 works "a picture that cannot be drawn" $drawn --curve
 holds "is left out" [ ! -e drawn/curve.png ]
 
+# What GCC's OpenMP says of itself: how long its threads spin, the last time that the program begins.
+spins() { env -u OMP_WAIT_POLICY OMP_DISPLAY_ENV=verbose "$@" 2>&1 | sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p" | tail -n 1; }
+if [ -n "$(spins bin/train_gpt --help)" ]; then
+    holds "threads leave the cores to others" [ "$(spins bin/train_gpt --help) $(spins bin/sample_gpt --help)" = "1000 1000" ]
+    holds "unless told otherwise" [ "$(GOMP_SPINCOUNT=77 spins bin/train_gpt --help)" = 77 ]
+fi
+
 fails "overfit of batches that grow" "batch-schedule changes its size" $tiny --overfit --batch-schedule 0:1,5:2 -o overfit
 works "one batch again and again" $tiny --overfit --dropout 0.5 -x 400 --lr 1e-2 --weight-decay 0 --eval-every 0 -o overfit
 says "is learned by heart" "^step 400/400 \| loss 0\.0"

@@ -116,7 +116,6 @@ for argument in "$@"; do
     previous=$argument
 done
 
-export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"   # threads that spin for long would starve each other where other programs run too
 say "training: ./train_gpt -e rope -g 8 $*"
 ./train_gpt -e rope -g 8 "$@"
 
