@@ -558,7 +558,7 @@ holds "is left out" [ ! -e drawn/curve.png ]
 # What GCC's OpenMP says of itself: how long its threads spin, the last time that the program begins.
 spins() { env -u OMP_WAIT_POLICY OMP_DISPLAY_ENV=verbose "$@" 2>&1 | sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p" | tail -n 1; }
 if [ -n "$(spins bin/train_gpt --help)" ]; then
-    holds "threads leave the cores to others" [ "$(spins bin/train_gpt --help) $(spins bin/sample_gpt --help)" = "1000 1000" ]
+    holds "threads leave the cores to others" [ "$(spins bin/train_gpt --help) $(spins bin/sample_gpt --help)" = "10000 10000" ]
     holds "unless told otherwise" [ "$(GOMP_SPINCOUNT=77 spins bin/train_gpt --help)" = 77 ]
 fi
 

@@ -21,7 +21,7 @@ void machine_share_cores(char **argv) {
     char program[4096];
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length <= 0 || setenv("GOMP_SPINCOUNT", "1000", 1) != 0) return;
+    if (length <= 0 || setenv("GOMP_SPINCOUNT", "10000", 1) != 0) return;
     program[length] = 0;
     execv(program, argv);   /* if that is not possible, training is slow where the machine is busy, and nothing else */
 }

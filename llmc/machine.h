@@ -30,9 +30,10 @@ double machine_bandwidth(const Backend *backend, double seconds);
 double machine_wait_seconds(const Backend *backend);
 /* Seconds on a clock that never goes back. */
 double machine_seconds(void);
-/* For the first line of main(): has OpenMP's threads wait for each other asleep after some microseconds. GCC's spin for milliseconds unless told
-   otherwise before the program begins, and on a machine that does other work too they spin away the time in which the one they wait for could run:
-   training is then several times slower. So the program starts itself anew, told so; not where GOMP_SPINCOUNT or OMP_WAIT_POLICY says what is wanted. */
+/* For the first line of main(): has OpenMP's threads wait for each other asleep after a tenth of a millisecond or so. GCC's spin for milliseconds
+   unless told otherwise before the program begins, and on a machine that does other work too they spin away the time in which the one they wait for
+   could run: training is then several times slower. So the program starts itself anew, told so; not where GOMP_SPINCOUNT or OMP_WAIT_POLICY says
+   what is wanted. */
 void machine_share_cores(char **argv);
 /* Largest resident size of this process so far, in bytes. */
 double machine_peak_memory(void);
