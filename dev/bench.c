@@ -282,57 +282,48 @@ static void print_gpu(const Case *c, const Result *r, const Card *card) {
 }
 
 /* {"name": value, ...}, flat but for the ops. */
-static void json_number(FILE *file, const char *name, double value) {
-    fprintf(file, ", \"%s\": ", name);
-    json_write_number(file, value);
-}
-static void json_text(FILE *file, const char *name, const char *text) {
-    fprintf(file, ", \"%s\": ", name);
-    json_write_string(file, text);
-}
-
 static void append_json(const char *path, const Case *c, const Result *r, const Backend *backend, const Card *card) {
     FILE *file = fopen(path, "a");
     if (!file) die("cannot append to '%s'", path);
     double tokens = tokens_per_step(c) / r->median, flops = tokens * config_flops_per_token(&c->spec.config, c->spec.T);
     fputs("{\"program\": \"train_gpt\"", file);
-    json_text(file, "model", c->model);
-    json_text(file, "device", backend->describe());
-    json_text(file, "dtype", c->spec.dtype == BF16 ? "bf16" : "fp32");
-    json_number(file, "batch", (double)c->spec.B);
-    json_number(file, "seq_len", (double)c->spec.T);
-    json_number(file, "grad_accum", (double)c->grad_accum);
-    json_number(file, "tokens_per_step", tokens_per_step(c));
-    json_number(file, "tokens_per_s", tokens);
-    json_number(file, "ms", 1e3 * r->median);
-    json_number(file, "ms_least", 1e3 * r->least);
-    json_number(file, "ms_most", 1e3 * r->most);
-    json_number(file, "cpu_ms", 1e3 * r->cpu);
-    json_number(file, "steps", r->steps);
-    json_number(file, "parameters", (double)plan_parameters(&c->spec.config));
-    json_number(file, "flops_per_token", config_flops_per_token(&c->spec.config, c->spec.T));
+    json_write_string_member(file, "model", c->model);
+    json_write_string_member(file, "device", backend->describe());
+    json_write_string_member(file, "dtype", c->spec.dtype == BF16 ? "bf16" : "fp32");
+    json_write_number_member(file, "batch", (double)c->spec.B);
+    json_write_number_member(file, "seq_len", (double)c->spec.T);
+    json_write_number_member(file, "grad_accum", (double)c->grad_accum);
+    json_write_number_member(file, "tokens_per_step", tokens_per_step(c));
+    json_write_number_member(file, "tokens_per_s", tokens);
+    json_write_number_member(file, "ms", 1e3 * r->median);
+    json_write_number_member(file, "ms_least", 1e3 * r->least);
+    json_write_number_member(file, "ms_most", 1e3 * r->most);
+    json_write_number_member(file, "cpu_ms", 1e3 * r->cpu);
+    json_write_number_member(file, "steps", r->steps);
+    json_write_number_member(file, "parameters", (double)plan_parameters(&c->spec.config));
+    json_write_number_member(file, "flops_per_token", config_flops_per_token(&c->spec.config, c->spec.T));
     for (int i = 0; i < FIRST_LOSSES; i++) fprintf(file, "%s%.9g", i ? ", " : ", \"losses\": [", r->losses[i]);
     fputc(']', file);
-    json_number(file, "mfu", card && c->spec.dtype == BF16 ? flops / (1e12 * card->tera_flops) : NAN);
-    json_number(file, "share_of_matmul_rate", flops / r->rate);
-    json_number(file, "matmul_rate", r->rate);
-    json_number(file, "memory", r->memory);
-    json_number(file, "memory_plan", r->plan);
+    json_write_number_member(file, "mfu", card && c->spec.dtype == BF16 ? flops / (1e12 * card->tera_flops) : NAN);
+    json_write_number_member(file, "share_of_matmul_rate", flops / r->rate);
+    json_write_number_member(file, "matmul_rate", r->rate);
+    json_write_number_member(file, "memory", r->memory);
+    json_write_number_member(file, "memory_plan", r->plan);
     if (r->op_count) {
-        json_number(file, "bandwidth", r->bandwidth);
-        json_number(file, "floor_ms", 1e3 * r->floor);
-        json_number(file, "floor_share", r->floor / r->median);
-        json_number(file, "nominal_floor_share", r->nominal_floor ? r->nominal_floor / r->median : NAN);
-        json_number(file, "attention_forward", attention_rate(r, "attention_forward"));
-        json_number(file, "attention_backward", attention_rate(r, "attention_backward"));
-        json_number(file, "attention_both", attention_rate(r, NULL));
-        json_number(file, "wait_us", 1e6 * r->wait);
+        json_write_number_member(file, "bandwidth", r->bandwidth);
+        json_write_number_member(file, "floor_ms", 1e3 * r->floor);
+        json_write_number_member(file, "floor_share", r->floor / r->median);
+        json_write_number_member(file, "nominal_floor_share", r->nominal_floor ? r->nominal_floor / r->median : NAN);
+        json_write_number_member(file, "attention_forward", attention_rate(r, "attention_forward"));
+        json_write_number_member(file, "attention_backward", attention_rate(r, "attention_backward"));
+        json_write_number_member(file, "attention_both", attention_rate(r, NULL));
+        json_write_number_member(file, "wait_us", 1e6 * r->wait);
         fputs(", \"ops\": [", file);
         for (int i = 0; i < r->op_count; i++) {
             fprintf(file, "%s{\"calls\": %lld", i ? ", " : "", r->ops[i].calls);
-            json_text(file, "name", r->ops[i].name);
-            json_number(file, "ms", 1e3 * r->ops[i].seconds);
-            json_number(file, "floor_ms", 1e3 * r->ops[i].floor);
+            json_write_string_member(file, "name", r->ops[i].name);
+            json_write_number_member(file, "ms", 1e3 * r->ops[i].seconds);
+            json_write_number_member(file, "floor_ms", 1e3 * r->ops[i].floor);
             fputc('}', file);
         }
         fputc(']', file);

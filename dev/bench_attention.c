@@ -183,38 +183,30 @@ static double attention_rate(const Sublayer *s, double flops_per_element, double
     return flops_per_element * (double)tensor_numel(s->att) * (double)s->att.shape[1] / seconds / 1e9;
 }
 
-static void json_text(FILE *file, const char *name, const char *text) {
-    fprintf(file, "%s\"%s\": ", strcmp(name, "device") ? ", " : "{", name);
-    json_write_string(file, text);
-}
-static void json_number(FILE *file, const char *name, double value) {
-    fprintf(file, ", \"%s\": ", name);
-    json_write_number(file, value);
-}
-
 /* Times are of B * T tokens; bytes of one token in one layer, and of the layer's two projection matrices. */
 static void append_json(const char *path, const Sublayer *s, const Timing *forward, const Timing *backward, const Timing *whole) {
     FILE *file = fopen(path, "a");
     if (!file) die("cannot write %s: %s", path, strerror(errno));
     int64_t B = s->att.shape[0], T = s->att.shape[1], HS = last_dim(s->att);
     double tokens = (double)(B * T), head = (double)HS * (double)dtype_size(s->qkv.dtype);
-    json_text(file, "device", s->backend->describe());
-    json_text(file, "dtype", dtype_name(s->qkv.dtype));
-    json_number(file, "head_size", (double)HS);
-    json_number(file, "seq_len", (double)T);
-    json_number(file, "batch", (double)B);
-    json_number(file, "query_heads", NH);
-    json_number(file, "kv_heads", s->NKV);
-    json_number(file, "forward_ms", 1e3 * forward->seconds);
-    json_number(file, "forward_ratio", forward->ratio);
-    json_number(file, "backward_ms", 1e3 * backward->seconds);
-    json_number(file, "backward_ratio", backward->ratio);
-    json_number(file, "sublayer_ms", 1e3 * whole->seconds);
-    json_number(file, "sublayer_ratio", whole->ratio);
-    json_number(file, "qkv_bytes", (double)tensor_bytes(s->qkv) / tokens);
-    json_number(file, "dqkv_bytes", (double)tensor_bytes(s->dqkv) / tokens);
-    json_number(file, "kv_cache_bytes", 2 * s->NKV * head);
-    json_number(file, "projection_bytes", (double)(tensor_bytes(s->qkvw) + tensor_bytes(s->projw)));
+    fputs("{\"program\": \"bench_attention\"", file);
+    json_write_string_member(file, "device", s->backend->describe());
+    json_write_string_member(file, "dtype", dtype_name(s->qkv.dtype));
+    json_write_number_member(file, "head_size", (double)HS);
+    json_write_number_member(file, "seq_len", (double)T);
+    json_write_number_member(file, "batch", (double)B);
+    json_write_number_member(file, "query_heads", NH);
+    json_write_number_member(file, "kv_heads", s->NKV);
+    json_write_number_member(file, "forward_ms", 1e3 * forward->seconds);
+    json_write_number_member(file, "forward_ratio", forward->ratio);
+    json_write_number_member(file, "backward_ms", 1e3 * backward->seconds);
+    json_write_number_member(file, "backward_ratio", backward->ratio);
+    json_write_number_member(file, "sublayer_ms", 1e3 * whole->seconds);
+    json_write_number_member(file, "sublayer_ratio", whole->ratio);
+    json_write_number_member(file, "qkv_bytes", (double)tensor_bytes(s->qkv) / tokens);
+    json_write_number_member(file, "dqkv_bytes", (double)tensor_bytes(s->dqkv) / tokens);
+    json_write_number_member(file, "kv_cache_bytes", 2 * s->NKV * head);
+    json_write_number_member(file, "projection_bytes", (double)(tensor_bytes(s->qkvw) + tensor_bytes(s->projw)));
     fprintf(file, "}\n");
     if (fclose(file) != 0) die("cannot write %s: %s", path, strerror(errno));
 }

@@ -387,3 +387,13 @@ static void write_shortest(FILE *file, double value, int first, int last, bool s
 
 void json_write_number(FILE *file, double value) { write_shortest(file, value, 15, 17, false); }
 void json_write_float(FILE *file, float value) { write_shortest(file, value, 6, 9, true); }
+
+void json_write_number_member(FILE *file, const char *key, double value) {
+    fprintf(file, ", \"%s\": ", key);
+    json_write_number(file, value);
+}
+
+void json_write_string_member(FILE *file, const char *key, const char *text) {
+    fprintf(file, ", \"%s\": ", key);
+    json_write_string(file, text);
+}

@@ -49,6 +49,9 @@ void json_write_string(FILE *file, const char *text);
 /* Writes a number so that reading it gives the same double (or float, for json_write_float); NaN and Inf become null. */
 void json_write_number(FILE *file, double value);
 void json_write_float(FILE *file, float value);
+/* `, "key": value`: a member behind another one. */
+void json_write_number_member(FILE *file, const char *key, double value);
+void json_write_string_member(FILE *file, const char *key, const char *text);
 
 #ifdef __cplusplus
 }

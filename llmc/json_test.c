@@ -434,6 +434,18 @@ static void numbers_written(void **state) {
     assert_string_equal(write_float(INFINITY), "null");
 }
 
+static void members_written(void **state) {
+    (void)state;
+    char *text = NULL;
+    size_t size;
+    FILE *file = open_memstream(&text, &size);
+    json_write_number_member(file, "a", 0.5);
+    json_write_string_member(file, "b", "\"");
+    fclose(file);
+    assert_string_equal(text, ", \"a\": 0.5, \"b\": \"\\\"\"");
+    free(text);
+}
+
 static void numbers_read_back_the_same(void **state) {
     (void)state;
     uint64_t seed = 1;
@@ -473,6 +485,7 @@ int main(void) {
         cmocka_unit_test(values_are_limited),
         cmocka_unit_test(strings_written),
         cmocka_unit_test(numbers_written),
+        cmocka_unit_test(members_written),
         cmocka_unit_test(numbers_read_back_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

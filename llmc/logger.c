@@ -97,38 +97,33 @@ void logger_close(Logger *logger) {
     free(logger);
 }
 
-static void number(FILE *f, const char *key, double value) {
-    fprintf(f, ", \"%s\": ", key);
-    json_write_number(f, value);
-}
-
 static double rounded_to(double value, double unit) { return round(value / unit) * unit; }
 
 static void write_line(FILE *f, const StepReport *r) {
     fprintf(f, "{\"step\": %lld, \"tokens\": %lld, \"tokens_seen\": %lld", (long long)r->step, (long long)r->tokens, (long long)r->tokens_seen);
-    number(f, "loss", r->loss);
-    number(f, "perplexity", exp(r->loss));
-    number(f, "lr", r->lr);
-    number(f, "grad_norm", r->grad_norm);
-    number(f, "tokens_per_s", rounded_to(r->tokens_per_s, 0.5));
-    if (r->mfu > 0) number(f, "mfu", rounded_to(r->mfu, 0x1p-13));
-    number(f, "ms", rounded_to(r->ms, 0.125));
-    number(f, "elapsed_s", rounded_to(r->elapsed_s, 0.125));
+    json_write_number_member(f, "loss", r->loss);
+    json_write_number_member(f, "perplexity", exp(r->loss));
+    json_write_number_member(f, "lr", r->lr);
+    json_write_number_member(f, "grad_norm", r->grad_norm);
+    json_write_number_member(f, "tokens_per_s", rounded_to(r->tokens_per_s, 0.5));
+    if (r->mfu > 0) json_write_number_member(f, "mfu", rounded_to(r->mfu, 0x1p-13));
+    json_write_number_member(f, "ms", rounded_to(r->ms, 0.125));
+    json_write_number_member(f, "elapsed_s", rounded_to(r->elapsed_s, 0.125));
     if (r->skipped) fprintf(f, ", \"skipped\": true");
     if (r->comm_ms > 0) {
-        number(f, "comm_ms", rounded_to(r->comm_ms, 0.0625));
-        number(f, "comm_exposed_ms", rounded_to(r->comm_exposed_ms, 0.0625));
+        json_write_number_member(f, "comm_ms", rounded_to(r->comm_ms, 0.0625));
+        json_write_number_member(f, "comm_exposed_ms", rounded_to(r->comm_exposed_ms, 0.0625));
     }
     if (r->evaluated) {
-        number(f, "train_loss", r->train_loss);
-        number(f, "val_loss", r->val_loss);
-        number(f, "val_perplexity", exp(r->val_loss));
-        if (r->val_bits_per_byte > 0) number(f, "val_bits_per_byte", r->val_bits_per_byte);
+        json_write_number_member(f, "train_loss", r->train_loss);
+        json_write_number_member(f, "val_loss", r->val_loss);
+        json_write_number_member(f, "val_perplexity", exp(r->val_loss));
+        if (r->val_bits_per_byte > 0) json_write_number_member(f, "val_bits_per_byte", r->val_bits_per_byte);
     }
     if (r->evaluated && r->hellaswag_examples > 0) {
-        number(f, "hellaswag_acc", r->hellaswag_acc);
-        number(f, "hellaswag_acc_norm", r->hellaswag_acc_norm);
-        number(f, "hellaswag_examples", (double)r->hellaswag_examples);
+        json_write_number_member(f, "hellaswag_acc", r->hellaswag_acc);
+        json_write_number_member(f, "hellaswag_acc_norm", r->hellaswag_acc_norm);
+        json_write_number_member(f, "hellaswag_examples", (double)r->hellaswag_examples);
     }
     if (r->stats) {
         fputs(", \"stats\": ", f);

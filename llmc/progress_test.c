@@ -268,19 +268,20 @@ static void test_quiet(void **state) {
 
 /* What is printed of it into a file. */
 static void expect_printed(const StepReport *r, const char *const *words, const char *no_word) {
-    char name[] = P_tmpdir "/progress_testXXXXXX", text[1024];
-    int file = mkstemp(name), aside = dup(1);
-    unlink(name);
+    char text[1024];
+    FILE *file = tmpfile();
+    int aside = dup(1);
+    assert_non_null(file);
     fflush(stdout);
-    dup2(file, 1);
+    dup2(fileno(file), 1);
     Progress p;
     progress_open(&p, false, true);
     progress_step(&p, r, true);
     fflush(stdout);
     dup2(aside, 1);
     close(aside);
-    ssize_t n = pread(file, text, sizeof text - 1, 0);
-    close(file);
+    ssize_t n = pread(fileno(file), text, sizeof text - 1, 0);
+    fclose(file);
     assert_true(p.kind == PROGRESS_PLAIN && n >= 0);
     text[n] = 0;
     for (; *words; words++) assert_holds(text, *words);
