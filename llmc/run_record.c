@@ -82,13 +82,18 @@ static void write_option_name(FILE *f, const char *field) {
     fprintf(f, "\"%.*s\": ", (int)(n && field[n - 1] == '_' ? n - 1 : n), field);
 }
 
-static void write_options(FILE *f, const Options *options) {
+/* Those of the model as it has them, where an option may be 0 for "as follows from the others"; but the rows' length is the run's own. */
+static void write_options(FILE *f, const Options *given, const Config *config) {
     const char *separator = "";
+    Options settled;
+    options_defaults(&settled);
+    config_to_options(config, &settled);
     fputs("  \"options\": {", f);
     for (int i = 0; i < train_options.count; i++) {
         const OptionRow *row = &train_options.rows[i];
         if (row->kind == OPTION_SECTION) continue;
-        char *text = options_format(row, options);
+        bool of_model = *(const OptionSource *)((const char *)&settled + row->source) == FROM_MODEL && strcmp(row->name, "seq_len") != 0;
+        char *text = options_format(row, of_model ? &settled : given);
         fputs(separator, f);
         write_option_name(f, row->name);
         if (row->kind == OPTION_FLAG) fputs(strcmp(text, "0") ? "true" : "false", f);
@@ -97,6 +102,7 @@ static void write_options(FILE *f, const Options *options) {
         free(text);
         separator = ", ";
     }
+    options_release(&train_options, &settled);
     fputs("},\n", f);
 }
 
@@ -112,7 +118,7 @@ static void write_facts(FILE *f, const RunFacts *facts) {
     fputs(",\n  ", f);
     write_compiler(f);
     fputs(",\n", f);
-    write_options(f, facts->options);
+    write_options(f, facts->options, facts->config);
     fputs("  \"model\": {\"description\": ", f);
     json_write_string(f, facts->description);
     fprintf(f, ", \"parameters\": %" PRId64 ", \"flops_per_token\": ", facts->parameters);

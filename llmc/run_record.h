@@ -3,7 +3,7 @@
 #ifndef LLMC_RUN_RECORD_H
 #define LLMC_RUN_RECORD_H
 
-#include "options.h"
+#include "config.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -18,6 +18,7 @@ typedef struct {
 /* What is known when training starts. All of it is copied. */
 typedef struct {
     const Options *options;
+    const Config *config;        /* of the model; what an option leaves to follow from others is recorded as it came out */
     const char *description;     /* of the model */
     int64_t parameters;
     double flops_per_token;

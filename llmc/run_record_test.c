@@ -34,7 +34,11 @@ static void put_record(const char *text) { assert_true(file_write_text(directory
 
 static char *command[] = {"./train_gpt", "-o", "a \"run\"\n"};
 static RunFacts facts_of(int64_t step, bool resumed) {
-    return (RunFacts){.options = &options, .description = "2 layers", .parameters = 27552, .flops_per_token = 166080,
+    static Config config;
+    Options sized = options;
+    sized.vocab_size = 65;
+    if (!config_from_options(&config, &sized, error)) fail_msg("%s", error);
+    return (RunFacts){.options = &options, .config = &config, .description = "2 layers", .parameters = 27552, .flops_per_token = 166080,
                       .train = {"data/train.bin", 2, 1003854, 0xabc}, .val = {"data/val.bin", 1, 111540, 0xffffffff}, .vocab_size = 65,
                       .source = "a text", .peak_flops = 1.0 / 3 * 1e12, .peak_from = "measured", .host = "here", .device = "cpu, 2 threads",
                       .dtype = "fp32", .ranks = 2, .step = step, .resumed = resumed, .argc = 3, .argv = command};
@@ -109,6 +113,7 @@ static void test_options(void **state) {
     assert_true(options_set(&train_options, &options, "lr", "1e-17", FROM_COMMAND_LINE, error));
     assert_true(options_set(&train_options, &options, "tie", "0", FROM_COMMAND_LINE, error));
     assert_true(options_set(&train_options, &options, "export", "a\\b", FROM_COMMAND_LINE, error));
+    assert_true(options_set(&train_options, &options, "max_seq_len", "256", FROM_COMMAND_LINE, error));
     run_record_close(open_record(0, false));
     Json *json = read_record();
     const Json *written = json_get(json, "options");
@@ -122,6 +127,10 @@ static void test_options(void **state) {
     expect_text(written, "sample_prompt", "\n");
     expect_text(written, "export", "a\\b");
     assert_true(number(written, "lr") == 1e-17 && number(written, "n_layer") == 6 && number(written, "dropout") == 0);
+    /* what options leave open, as it came out, but the rows of this run */
+    assert_true(number(written, "n_kv_head") == 6 && number(written, "head_size") == 32 && number(written, "n_hidden") == 768);
+    assert_true(number(written, "vocab_size") == 65 && number(written, "max_seq_len") == 256 && number(written, "seq_len") == 128);
+    expect_type(written, "qkv_bias", JSON_TRUE);
     json_free(json);
     options_release(&train_options, &options);
     options_defaults(&options);

@@ -62,7 +62,7 @@ static void open_record(Trainer *t, int argc, char **argv, bool resuming) {
     const Options *o = &t->options;
     const Config *c = &t->spec.config;
     RunFacts facts = {
-        .options = o, .description = config_describe(c), .parameters = plan_parameters(c), .flops_per_token = t->flops_per_token,
+        .options = o, .config = c, .description = config_describe(c), .parameters = plan_parameters(c), .flops_per_token = t->flops_per_token,
         .train = recorded_data(t->train, o->train_data), .val = recorded_data(t->val, o->val_data), .vocab_size = c->V, .source = t->dataset.source,
         .peak_flops = t->peak.flops, .peak_from = t->peak.from, .host = team_host(t->team, (int)t->rank), .device = t->backend->describe(),
         .dtype = t->spec.dtype == BF16 ? "bf16" : "fp32", .ranks = t->ranks, .step = t->run.step, .resumed = resuming, .argc = argc, .argv = argv};

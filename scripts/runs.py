@@ -252,28 +252,15 @@ def origin(run):
     return None
 
 
-def settled(options):
-    """The options with those that are 0, or off, because they follow from others put as these say (config_from_options in llmc/config.c): a run
-    that goes on from a checkpoint has them as numbers. The table's length is none where there is no table."""
-    found = dict(options)
-    heads, channels = number(options.get("n_head")), number(options.get("n_embd"))
-    wide = (8 * channels / 3 + 32) // 64 * 64 or 64
-    derived = {"n_kv_head": heads, "head_size": channels // heads if heads > 0 else math.nan, "max_seq_len": number(options.get("seq_len")),
-               "n_hidden": wide if options.get("activation") == "swiglu" else 4 * channels}
-    for name, value in derived.items():
-        if number(options.get(name)) == 0 and math.isfinite(value):
-            found[name] = int(value)
-    if options.get("bias") is True and "qkv_bias" in options:
-        found["qkv_bias"] = True
-    if options.get("pos", "learned") != "learned":
-        found.pop("max_seq_len", None)
-    return found
+def counting(options):
+    """Without those that have no part in the run: the length of a table of positions that there is not."""
+    return {name: value for name, value in options.items() if name != "max_seq_len" or options.get("pos", "learned") == "learned"}
 
 
 def compared(run):
     """The options by which runs are told apart, each as something that equals only its like. Data are compared by their hash rather than their
     path, and a run that another one began by what that one's options were, its seed aside."""
-    options = {name: value for name, value in settled(run.options).items() if name not in HOUSEKEEPING}
+    options = {name: value for name, value in counting(run.options).items() if name not in HOUSEKEEPING}
     data = (run.info or {}).get("data")
     for name, split in (("train_data", "train"), ("val_data", "val")):
         part = data.get(split) if isinstance(data, dict) else None
@@ -281,7 +268,7 @@ def compared(run):
             options[name] = part["crc32"]
     parent = origin(run) if options else None
     if parent is not None:
-        options["model"] = {name: value for name, value in settled(options_of(parent)).items() if name not in HOUSEKEEPING + ("seed",)}
+        options["model"] = {name: value for name, value in counting(options_of(parent)).items() if name not in HOUSEKEEPING + ("seed",)}
     return {name: json.dumps(value, sort_keys=True) for name, value in options.items()}
 
 
@@ -313,7 +300,7 @@ def shown(value):
 
 def label(run, names):
     """"norm=rmsnorm, lr=0.001": the values of those options, by the names one types. The run's own name where that says nothing."""
-    options = settled(run.options)
+    options = counting(run.options)
     parts = [f"{name.replace('_', '-')}={shown(options[name])}" for name in names if name in options]
     return ", ".join(parts) or run.name
 

@@ -247,15 +247,12 @@ class DifferenceTest(Directory):
         runs = self.read(self.write_run("a"), self.write_run("b", new_option=1))
         self.assertEqual(runs_of.differing(runs), [])
 
-    def test_what_follows_from_others_is_no_difference(self):
-        own = dict(n_head=4, n_embd=128, activation="gelu", bias=True, pos="rope")
-        begun = self.write_run("a", **own, n_kv_head=0, head_size=0, n_hidden=0, qkv_bias=False, max_seq_len=0, seq_len=64)
-        again = self.write_run("b", **own, n_kv_head=4, head_size=32, n_hidden=512, qkv_bias=True, max_seq_len=64, seq_len=128)
-        self.assertEqual(runs_of.differing(self.read(begun, again)), ["seq_len"])
-        fewer = self.write_run("c", **dict(own, bias=False), n_kv_head=2, head_size=32, n_hidden=512, qkv_bias=False, seq_len=64)
-        self.assertEqual(runs_of.labels(self.read(begun, fewer)), ["bias=yes, n-kv-head=4, qkv-bias=yes", "bias=no, n-kv-head=2, qkv-bias=no"])
-        gated = self.write_run("d", n_embd=512, activation="swiglu", n_hidden=0)
-        self.assertEqual(runs_of.settled(self.read(gated)[0].options)["n_hidden"], 1344)   # as tinystories-17M
+    def test_a_table_that_there_is_not_is_no_difference(self):
+        short = self.write_run("a", pos="rope", max_seq_len=64, seq_len=64)
+        long = self.write_run("b", pos="rope", max_seq_len=128, seq_len=128)
+        self.assertEqual(runs_of.differing(self.read(short, long)), ["seq_len"])
+        learned = [self.write_run(name, pos="learned", max_seq_len=rows, seq_len=64) for name, rows in (("c", 64), ("d", 128))]
+        self.assertEqual(runs_of.labels(self.read(*learned)), ["max-seq-len=64", "max-seq-len=128"])
 
     def test_seeds_go_together(self):
         names = [self.write_run(f"{norm}-{seed}", norm=norm, seed=seed) for seed in (1, 2, 3) for norm in ("layernorm", "none")]
