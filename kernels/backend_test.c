@@ -2,6 +2,7 @@
 #include "op_test.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,43 @@ static void backends_are_found_by_name(void **state) {
     assert_true(snprintf(names, sizeof names, "%s", backend_names()) < (int)sizeof names);
     for (char *name = strtok(names, ", "); name; name = strtok(NULL, ", ")) assert_string_equal(backend_find(name)->name, name);
     assert_non_null(strstr(backend_names(), "cpu"));
+}
+
+static void put(const char *directory, const char *name, const char *text) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+/* A job of 1000 bytes, 300 of them taken, 50 of these a cache; in it a step without a limit; above both a slice with 600 bytes left. */
+static void memory_is_what_the_control_groups_leave(void **state) {
+    (void)state;
+    char root[] = P_tmpdir "/train_gpt_test.XXXXXX", slice[64], job[80], step[96], command[80];
+    assert_non_null(mkdtemp(root));
+    snprintf(slice, sizeof slice, "%s/slice", root);
+    snprintf(job, sizeof job, "%s/job", slice);
+    snprintf(step, sizeof step, "%s/step", job);
+    assert_true(mkdir(slice, 0700) == 0 && mkdir(job, 0700) == 0 && mkdir(step, 0700) == 0);
+    assert_true(isinf(cgroup_room(root, "/slice/job/step")) && isinf(cgroup_room(root, "/")) && isinf(cgroup_room(root, "/none")));
+    put(job, "memory.max", "1000\n");
+    assert_true(isinf(cgroup_room(root, "/slice/job/step")));   /* how much is taken is not known */
+    put(job, "memory.current", "300\n");
+    assert_true(cgroup_room(root, "/slice/job") == 700);
+    put(job, "memory.stat", "anon 250\nfile 50\ninactive_file 50\nactive_file 0\n");
+    put(step, "memory.max", "max\n");
+    put(step, "memory.current", "300\n");
+    assert_true(cgroup_room(root, "/slice/job") == 750 && cgroup_room(root, "/slice/job/step") == 750 && cgroup_room(root, "/slice/job/") == 750);
+    put(slice, "memory.max", "1600\n");
+    put(slice, "memory.current", "1000\n");
+    assert_true(cgroup_room(root, "/slice/job/step") == 600);
+    assert_true(isinf(cgroup_room(root, "")));
+    put(root, "memory.max", "2\n");
+    put(root, "memory.current", "1\n");
+    assert_true(cgroup_room(root, "") == 1 && cgroup_room(root, "/slice") == 1);
+    snprintf(command, sizeof command, "rm -r %s", root);
+    assert_int_equal(system(command), 0);
 }
 
 /* Also where the memory was used before: several blocks at once, so that some come back. */
@@ -384,6 +422,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failure_is_one_sentence),   /* first: it forks, and a copy lacks the threads that others start */
         cmocka_unit_test(backends_are_found_by_name),
+        cmocka_unit_test(memory_is_what_the_control_groups_leave),
         cmocka_unit_test(cpu_memory_is_aligned_and_zeroed),
         cmocka_unit_test(every_number_is_a_device),
         cmocka_unit_test(streams_wait_for_each_other),

@@ -28,15 +28,60 @@ static void cpu_event_done(Event *e) { (void)e; }
 static int cpu_event_over(Event *e) { return (void)e, 1; }
 static void cpu_stream_wait(Stream *s, Event *e) { (void)s, (void)e; }
 
-/* Pages that are free, or held by caches that would yield, or in swap. */
-static double cpu_free_memory(void) {
-    char line[128];
-    double kilobytes, total = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lf", &kilobytes) == 1 || sscanf(line, "SwapFree: %lf", &kilobytes) == 1) total += 1024 * kilobytes;
+/* The number in a file; INFINITY where there is none, as for the limit "max". */
+static double number_in(const char *directory, const char *name) {
+    char path[4352];
+    double number = INFINITY;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *f = fopen(path, "r");
+    if (f && fscanf(f, "%lf", &number) != 1) number = INFINITY;
     if (f) fclose(f);
-    return total > 0 ? total : (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    return number;
+}
+
+/* Of a line "key number" in a file; 0 where there is none. */
+static double number_of(const char *path, const char *key) {
+    char line[4352], word[64];
+    double number, found = 0;
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%63s %lf", word, &number) == 2 && !strcmp(word, key)) found = number;
+    if (f) fclose(f);
+    return found;
+}
+
+double cgroup_room(const char *root, const char *group) {
+    char directory[4096], stat[4352];
+    double room = INFINITY;
+    int length = snprintf(directory, sizeof directory, "%s%s", root, group), top = (int)strlen(root);
+    if (length >= (int)sizeof directory) return room;
+    for (;;) {
+        while (length > top && directory[length - 1] == '/') directory[--length] = 0;
+        snprintf(stat, sizeof stat, "%s/memory.stat", directory);
+        double left = number_in(directory, "memory.max") - number_in(directory, "memory.current") + number_of(stat, "inactive_file");
+        if (isfinite(left) && left < room) room = left;
+        if (length <= top) return room;
+        while (length > top && directory[length - 1] != '/') directory[--length] = 0;
+    }
+}
+
+/* What the control groups of this process leave it. */
+static double room_in_cgroups(void) {
+    char line[4096], group[4096];
+    double room = INFINITY;
+    FILE *f = fopen("/proc/self/cgroup", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "0::%4095[^\n]", group) == 1) room = cgroup_room("/sys/fs/cgroup", group);
+    if (f) fclose(f);
+    return room;
+}
+
+/* Pages that are free, or held by caches that would yield, or in swap; and no more than a container or a job may take. */
+static double cpu_free_memory(void) {
+    const char *const memory = "/proc/meminfo";
+    double total = 1024 * (number_of(memory, "MemAvailable:") + number_of(memory, "SwapFree:")), allowed = room_in_cgroups();
+    if (!(total > 0)) total = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    return allowed < total ? fmax(allowed, 0) : total;
 }
 
 static double cpu_own_memory(void) { return 0; }

@@ -15,6 +15,10 @@ static inline int omp_get_num_threads(void) { return 1; }
 static inline int omp_get_thread_num(void) { return 0; }
 #endif
 
+/* Bytes that the control group (version 2: Documentation/admin-guide/cgroup-v2.rst of Linux) and those it lies in let a process take yet, under the
+   directory root; caches of files yield. INFINITY where nothing limits. */
+double cgroup_room(const char *root, const char *group);
+
 static inline float float_of_bits(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 static inline uint32_t bits_of_float(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 

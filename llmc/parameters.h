@@ -92,7 +92,8 @@ void parameters_bind(ParameterTensors *tensors, const ParameterTable *table, con
 void parameters_unbind(ParameterTensors *tensors);
 
 /* Initial values into the flat fp32 buffer. gpt2: N(0, 0.02), residual projections N(0, 0.02/sqrt(2L)); xavier: uniform within
-   sqrt(6/(in+out)); kaiming: N(0, 2/in); embeddings are N(0, 0.02) under all three. The numbers depend on seed and tensor only. */
+   sqrt(6/(in+out)) of the matrix as it is kept, so that Q, K and V count as one, as in PyTorch's MultiheadAttention, and so do gate and up; kaiming:
+   N(0, 2/in); embeddings are N(0, 0.02) under all three. The numbers depend on seed and tensor only. */
 void parameters_init(float *memory, const ParameterTable *table, const Config *config, int scheme, uint64_t seed);
 
 /* How a file holds one tensor under its own name, padding left out: the number of its elements, its shape, and its contents. How tensors go

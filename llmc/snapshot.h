@@ -25,8 +25,6 @@ typedef struct {
    begins as zeros. moments 0: weights alone, as for an export. */
 void model_snapshot(Model *m, Snapshot *snapshot, bool moments, bool copy);
 void snapshot_release(Snapshot *snapshot);
-/* Before the names of the parameters in optimizer.safetensors: for m, for v. */
-extern const char *const moment_prefixes[2];
 /* Bytes of host memory that a copy takes on rank 0. */
 size_t snapshot_bytes(const ModelSpec *spec);
 

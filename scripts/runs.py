@@ -15,7 +15,8 @@ from run_files import RunError, number, read_info, read_log, reason   # the last
 # Options that say where a run lies or what it shows of itself; runs do not differ by them.
 HOUSEKEEPING = ("out", "config", "resume", "quiet", "live", "curve", "keep", "checkpoint_every", "checkpoint_async", "sample_every",
                 "sample_tokens", "sample_prompt", "log_every", "stats", "profile", "check_numerics", "plan", "print_config", "export", "algorithms",
-                "link_speed", "matmul_speed")
+                "link_speed", "matmul_speed", "plan_memory")
+SCATTER = 1.01              # times: what a loss is off by where nothing was learned
 WORSE_THAN_GUESSING = 1.1   # times: an untrained model is near guessing, on either side of it
 # Options that follow from others; they are left out of a label where it tells the runs apart without them.
 FOLLOWING = ("model", "val_data")
@@ -161,20 +162,21 @@ class Run:
     @property
     def diverged(self):
         """Some loss in the log is not finite (on lines whose update was left out as a spike it may be); or the last loss, the validation's if
-        there is one, is above the first training loss and, where V is known, above ln V, that of guessing; or a validation loss before it was so
-        by a tenth, even if the end of the learning rate's schedule brought it back; or run.json says so."""
+        there is one, is above the first training loss and, where V is known, above ln V, that of guessing, by a hundredth; or a validation loss
+        before it was so by a tenth, even if the end of the learning rate's schedule brought it back; or run.json says so. With --overfit only
+        training losses count: those of the validation get worse."""
         if self._end("status") == "diverged":
             return True
         for r in self.records:
             if not r.get("skipped") and any(key in r and not math.isfinite(number(r[key])) for key in ("loss", "val_loss")):
                 return True
-        losses, last = self.values("loss"), self.final_val
-        last = last if last is not None else (losses[-1] if losses else None)
+        losses, evaluations = self.values("loss"), [] if self.options.get("overfit") else self.values("val_loss")
+        last = (evaluations or losses or [None])[-1]
         if last is None or len(self.records) < 2:
             return False
         worst = [losses[0]] if losses else []
         worst += [math.log(self.vocabulary)] if self.vocabulary else []
-        return bool(worst) and (last > max(worst) or max(self.values("val_loss"), default=0) > WORSE_THAN_GUESSING * max(worst))
+        return bool(worst) and (last > SCATTER * max(worst) or max(evaluations, default=0) > WORSE_THAN_GUESSING * max(worst))
 
 
 def options_of(info):

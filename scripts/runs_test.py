@@ -201,11 +201,15 @@ class StatusTest(Directory):
         self.assertTrue(self.diverged([3.0, 2.0, 4.1], vocabulary=0))
         self.assertTrue(self.diverged([4.2, 3.0], val_loss=5.0), "the validation loss is what counts")
         self.assertFalse(self.diverged([4.2, 9.0], val_loss=2.0))
+        self.assertFalse(self.diverged([4.2, 4.21]), "nothing learned yet is no divergence")
         self.assertTrue(self.diverged([4.2, None, 2.0]), "whatever comes later")
         self.assertFalse(self.diverged([4.2, None], skipped=True), "its update was left out")
         for loss, diverged in ((4.5, False), (4.7, True), (80.0, True)):
             self.write_run("a", [record(1, 4.2), record(2, 90.0, val_loss=loss), record(3, 3.3, val_loss=3.3)])
             self.assertEqual(runs_of.read_run("a").diverged, diverged, "came back; a tenth above 4.2 is 4.62")
+        for losses, diverged in (([4.2, 0.1], False), ([4.2, 5.0], True)):
+            self.write_run("a", [record(1, losses[0]), record(2, losses[1], val_loss=9.0)], overfit=True)
+            self.assertEqual(runs_of.read_run("a").diverged, diverged, "--overfit: only what is learned by heart counts")
 
     def test_status(self):
         self.write_run("a", end=None)
