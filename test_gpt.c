@@ -12,7 +12,8 @@
    The dumps of dev/reference: pair_01 to pair_30, a table in which every value of every switch (norm and its place, position, key/value
    heads, head size, QK-norm, biases, tying, activation, dropout, micro-steps, masked targets) meets every value of every other;
    rmsnorm_gqa64, qk_norm64, qk_norm128, dropout64, head32, head64: heads and contexts of whole tiles and more; odd, odd_all: sizes that
-   divide nothing; llama, qwen2, qwen3, tinystories: those families in small; the others: GPT-2 with what their names say. */
+   divide nothing; llama, qwen2, qwen3, tinystories: those families in small; llama3, yarn: RoPE scaled, beyond its
+   original context; the others: GPT-2 with what their names say. */
 #include "llmc/error.h"
 #include "llmc/model.h"
 #include "llmc/safetensors.h"
@@ -86,11 +87,13 @@ static void read_metadata(Dump *d) {
     static const char *const keys[] = {"n_layer", "n_head", "n_kv_head", "head_size", "n_embd", "n_hidden", "vocab_size", "max_seq_len",
         "seq_len", "batch", "grad_accum", "pos", "rope_base", "rope_layout", "norm", "norm_place", "qk_norm", "norm_eps", "activation",
         "bias", "qkv_bias", "tie", "dropout", "lr", "beta1", "beta2", "eps", "weight_decay", "grad_clip", "steps", "seed"};
+    static const char *const scaling_keys[] = {"rope_scaling", "rope_factor", "rope_original_len", "rope_low_freq", "rope_high_freq"};
+    enum { KEYS = sizeof keys / sizeof *keys, SCALING_KEYS = sizeof scaling_keys / sizeof *scaling_keys };
     char cause[ERROR_SIZE];
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const char *text = safetensors_metadata(&d->file, keys[i]);
-        if (!text) refuse(d, "the metadata lack '%s'", keys[i]);
-        else if (!options_set(&train_options, &d->options, keys[i], text, FROM_FILE, cause)) refuse(d, "metadata: %s", cause);
+    for (int i = 0; i < KEYS + SCALING_KEYS; i++) {
+        const char *key = i < KEYS ? keys[i] : scaling_keys[i - KEYS], *text = safetensors_metadata(&d->file, key);
+        if (!text && i < KEYS) refuse(d, "the metadata lack '%s'", key);
+        else if (text && !options_set(&train_options, &d->options, key, text, FROM_FILE, cause)) refuse(d, "metadata: %s", cause);
     }
     if (!*d->error && !config_from_options(&d->config, &d->options, cause)) refuse(d, "metadata: %s", cause);
     if (d->options.seq_len > d->config.maxT)

@@ -25,6 +25,9 @@ import hf
 
 V, T = hf.V, hf.T
 MODERN = ["--norm", "rmsnorm", "--activation", "swiglu", "--no-bias", "--n-hidden", "48"]
+LINEAR = ["--rope-scaling", "linear", "--rope-factor", "3"]
+BOUNDS = ["--rope-factor", "2.5", "--rope-original-len", "8", "--rope-base", "100", "--rope-low-freq", "0.2", "--rope-high-freq", "1"]
+LLAMA3, YARN = ["--rope-scaling", "llama3"] + BOUNDS, ["--rope-scaling", "yarn"] + BOUNDS
 
 # name: (model_type that must come out, options)
 OURS = {
@@ -46,6 +49,15 @@ OURS = {
     "qwen3": ("qwen3", MODERN + ["--qk-norm", "--n-kv-head", "2", "--head-size", "16"]),
     "qwen3 uneven": ("qwen3", MODERN + ["--qk-norm", "--n-head", "3", "--n-kv-head", "1", "--head-size", "10", "--no-tie"]),
     "qwen3 half": ("qwen3", MODERN + ["--qk-norm", "--rope-layout", "half"]),
+    "llama linear": ("llama", MODERN + LINEAR),
+    "llama llama3": ("llama", MODERN + LLAMA3 + ["--n-kv-head", "2", "--rope-layout", "half"]),
+    "llama llama3, its own bounds": ("llama", MODERN + ["--rope-scaling", "llama3", "--rope-factor", "8", "--rope-original-len", "12"]),
+    "llama yarn": ("llama", MODERN + YARN),
+    "qwen2 yarn, no whole pairs": ("qwen2", MODERN + YARN + ["--qkv-bias", "--no-rope-whole-pairs"]),
+    "qwen3 yarn, magnitude": ("qwen3", MODERN + YARN + ["--qk-norm", "--head-size", "16", "--rope-magnitude", "2"]),
+    "gpt_neox linear": ("gpt_neox", LINEAR),
+    "gpt_neox llama3": ("gpt_neox", LLAMA3),
+    "gpt_neox yarn": ("gpt_neox", YARN),
 }
 
 NATIVE = ["--norm-place", "post"]   # of no family
@@ -66,7 +78,18 @@ THEIRS = hf.MODELS | {
     "llama one key head": (t.LlamaConfig(num_key_value_heads=1, rope_theta=700.0, **S), torch.float16, None),
     "qwen2 untied": (t.Qwen2Config(num_key_value_heads=4, rope_theta=700.0, rms_norm_eps=1e-3, **S), torch.bfloat16, None),
 }
+THEIRS |= {
+    "llama linear": (t.LlamaConfig(**hf.scaled("linear"), **S), torch.float32, None),
+    "llama heads of 64, llama3": (t.LlamaConfig(head_dim=64, num_key_value_heads=2, **hf.LLAMA3, **S), torch.float32, None),
+    "llama heads of 128, yarn": (t.LlamaConfig(head_dim=128, num_key_value_heads=1, **hf.scaled("yarn"), **S), torch.float32, None),
+    "llama yarn, attention factor": (t.LlamaConfig(**hf.scaled("yarn", beta_slow=0.2, beta_fast=1.0, attention_factor=0.7, truncate=False), **S),
+                                     torch.float32, None),
+    "llama yarn, mscale": (t.LlamaConfig(**hf.scaled("yarn", mscale=2.0, mscale_all_dim=0.5), **S), torch.float32, None),
+    "gpt_neox yarn": (t.GPTNeoXConfig(rotary_pct=1.0, **hf.scaled("yarn", "rotary_emb_base", beta_slow=0.2, beta_fast=1.0), **NEOX),
+                      torch.float32, None),
+}
 if hf.HAS_QWEN3:
+    THEIRS["qwen3 llama3"] = (t.Qwen3Config(num_key_value_heads=1, head_dim=32, **hf.LLAMA3, **S), torch.float32, None)
     THEIRS["qwen3 tied"] = (t.Qwen3Config(num_key_value_heads=1, head_dim=6, tie_word_embeddings=True, rope_theta=700.0, **S),
                             torch.float32, "9KB")
 

@@ -37,6 +37,21 @@ if HAS_QWEN3:
     MODELS["qwen3"] = (transformers.Qwen3Config(num_key_value_heads=2, head_dim=16, **SIZES, **COMMON), torch.float16, None)
 
 
+def scaled(kind, base="rope_theta", **parameters):
+    """RoPE scaled from 8 positions, half of T, to the models' 24, so that of the pairs of a head some keep their speed, some are slowed by the
+    whole factor, and some are between."""
+    first = {} if kind == "linear" else {"original_max_position_embeddings": 8}
+    return {"rope_scaling": {"rope_type": kind, "factor": 3.0} | first | parameters, base: 100.0}
+
+
+LLAMA3 = scaled("llama3", low_freq_factor=0.2, high_freq_factor=1.0)
+YARN = scaled("yarn", beta_slow=0.2, beta_fast=1.0)
+MODELS["llama3"] = (transformers.LlamaConfig(num_key_value_heads=1, head_dim=16, **LLAMA3, **SIZES, **COMMON), torch.bfloat16, None)
+MODELS["yarn"] = (transformers.Qwen2Config(num_key_value_heads=1, **YARN, **SIZES, **COMMON), torch.bfloat16, None)
+MODELS["linear"] = (transformers.GPTNeoXConfig(use_parallel_residual=False, rotary_pct=1.0, **scaled("linear", "rotary_emb_base"), **SIZES,
+                                              **COMMON), torch.bfloat16, None)
+
+
 def randomize(model, dtype, generator):
     """Matrices of standard deviation 0.15, norms around 1, biases around 0, all of them exact in dtype."""
     with torch.no_grad():

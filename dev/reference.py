@@ -9,7 +9,8 @@ Needs numpy and PyTorch 1.13 or newer (on Debian: python3-torch) and nothing els
 
 Metadata (strings): n_layer n_head n_kv_head head_size n_embd n_hidden vocab_size max_seq_len seq_len batch grad_accum pos rope_base
 rope_layout norm norm_place qk_norm norm_eps activation bias qkv_bias tie dropout lr beta1 beta2 eps weight_decay grad_clip steps seed
-precision torch, and bf16_names (see below). Tensors, all F32 but for the tokens and targets, which are I32; N = grad_accum * batch rows,
+precision torch, and bf16_names (see below); where RoPE is scaled also rope_scaling rope_factor rope_original_len rope_low_freq
+rope_high_freq. Tensors, all F32 but for the tokens and targets, which are I32; N = grad_accum * batch rows,
 of which micro-step g takes rows g*batch to (g+1)*batch - 1; T = seq_len, V = vocab_size:
 
     tokens (N,T), targets (N,T)       a target of -1 counts for nothing
@@ -100,6 +101,12 @@ SET = {
              "--norm-eps 1e-6 --n-embd 24 --n-head 4 --n-kv-head 2 --n-hidden 40",
     "qwen3": f"{STEADY} --norm rmsnorm --activation swiglu --bias 0 --qk-norm 1 --pos rope --rope-layout half --rope-base 1000000 "
              "--norm-eps 1e-6 --n-embd 24 --n-head 4 --n-kv-head 2 --head-size 8 --n-hidden 40",
+    # positions to three times the original context: of a head's 8 pairs some keep their speed, some are slowed, and some are between
+    "llama3": f"{STEADY} --n-layer 1 --norm rmsnorm --activation swiglu --bias 0 --pos rope --rope-layout half --rope-base 100 "
+              "--rope-scaling llama3 --rope-factor 3 --rope-original-len 8 --rope-low-freq 0.2 --rope-high-freq 1 --n-head 2 --n-kv-head 1 "
+              "--n-embd 24 --head-size 16 --n-hidden 40 --seq-len 24",
+    "yarn": f"{STEADY} --pos rope --rope-base 100 --rope-scaling yarn --rope-factor 3 --rope-original-len 8 --rope-low-freq 0.2 "
+            "--rope-high-freq 1 --n-head 2 --n-kv-head 1 --head-size 16 --seq-len 24",
     "tinystories": f"{STEADY} --norm rmsnorm --activation swiglu --bias 0 --pos rope --tie 0 --n-embd 24 --n-head 3 --n-hidden 42",
 }
 
@@ -162,6 +169,11 @@ def options():
     p.add_argument("--pos", choices=["learned", "rope", "none"], default="learned")
     p.add_argument("--rope-base", type=float, default=10000.0)
     p.add_argument("--rope-layout", choices=["interleaved", "half"], default="interleaved")
+    p.add_argument("--rope-scaling", choices=["none", "linear", "llama3", "yarn"], default="none")
+    p.add_argument("--rope-factor", type=float, default=0.0, help="how many times as long the context becomes")
+    p.add_argument("--rope-original-len", type=int, default=0, help="llama3, yarn: the context before")
+    p.add_argument("--rope-low-freq", type=float, default=0.0, help="llama3, yarn: turns in it below which a pair is slowed by the whole factor")
+    p.add_argument("--rope-high-freq", type=float, default=0.0, help="llama3, yarn: turns in it above which a pair is not slowed")
     p.add_argument("--norm", choices=["layernorm", "rmsnorm", "none"], default="layernorm")
     p.add_argument("--norm-place", choices=["pre", "post"], default="pre", help="x + f(norm(x)), with a final norm; or norm(x + f(x))")
     p.add_argument("--qk-norm", type=int, choices=[0, 1], default=0, help="RMSNorm of each query and key head, before RoPE")
@@ -200,6 +212,10 @@ def completed(c):
         sys.exit("--norm none leaves nothing to place: leave --norm-place out")
     if c.pos == "rope" and c.head_size % 2:
         sys.exit(f"RoPE turns pairs: --head-size {c.head_size} must be even")
+    if c.rope_scaling != "none" and (c.pos != "rope" or c.rope_factor < 1):
+        sys.exit(f"--rope-scaling {c.rope_scaling} wants --pos rope and a --rope-factor of 1 or more")
+    if c.rope_scaling in ("llama3", "yarn") and not (c.rope_original_len > 0 and 0 < c.rope_low_freq < c.rope_high_freq):
+        sys.exit(f"--rope-scaling {c.rope_scaling} wants --rope-original-len, and --rope-low-freq below --rope-high-freq")
     if c.seq_len < 2:
         sys.exit(f"--seq-len {c.seq_len} gives queries and keys no gradient: at least 2")
     if c.seq_len > c.max_seq_len:
@@ -292,6 +308,31 @@ def kept(seed, p, step, site, sample, shape):
 
 # ---- the model, from its formulas
 
+def frequencies(c):
+    """base^(-2i/HS) of each pair, scaled: linear after Chen et al. 2023; llama3 by wavelengths, as Llama 3.1's own code has it; yarn after Peng
+    et al. 2023, with a ramp between whole pairs."""
+    HS, base = c.head_size, c.rope_base
+    plain = base ** (-2 * torch.arange(HS // 2, dtype=torch.float64) / HS)
+    if c.rope_scaling == "none":
+        return plain
+    slow = plain / c.rope_factor
+    if c.rope_scaling == "linear":
+        return slow
+    if c.rope_scaling == "llama3":
+        wavelength = 2 * math.pi / plain
+        smooth = (c.rope_original_len / wavelength - c.rope_low_freq) / (c.rope_high_freq - c.rope_low_freq)
+        between = (1 - smooth) * slow + smooth * plain
+        longest, shortest = c.rope_original_len / c.rope_low_freq, c.rope_original_len / c.rope_high_freq
+        return torch.where(wavelength > longest, slow, torch.where(wavelength < shortest, plain, between))
+
+    def pair_that_turns(times):
+        return HS * math.log(c.rope_original_len / (2 * math.pi * times)) / (2 * math.log(base))
+    first = max(math.floor(pair_that_turns(c.rope_high_freq)), 0)
+    last = min(math.ceil(pair_that_turns(c.rope_low_freq)), HS - 1)
+    slowed = torch.clamp((torch.arange(HS // 2, dtype=torch.float64) - first) / max(last - first, 0.001), 0, 1)
+    return slowed * slow + (1 - slowed) * plain
+
+
 class Model:
     """A GPT. `full` is the type that sums, norms, softmax and loss are computed in; whatever lies between two ops is rounded to
     `stored`. With both the same this is the plain model; with float32 and bfloat16 it is the bf16 model."""
@@ -343,11 +384,11 @@ class Model:
         return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
 
     def rope(self, x):
-        """x (B,heads,T,HS): pair i at position t turned by t * base^(-2i/HS)."""
+        """x (B,heads,T,HS): pair i at position t turned by t * frequency i, and with yarn made larger."""
         c, half = self.c, self.c.head_size // 2
-        angle = torch.outer(torch.arange(x.shape[2], dtype=torch.float64),
-                            c.rope_base ** (-2 * torch.arange(half, dtype=torch.float64) / c.head_size))
-        cos, sin, x = angle.cos().to(self.full), angle.sin().to(self.full), x.to(self.full)
+        angle = torch.outer(torch.arange(x.shape[2], dtype=torch.float64), frequencies(c))
+        larger = 1 + 0.1 * math.log(c.rope_factor) if c.rope_scaling == "yarn" else 1
+        cos, sin, x = angle.cos().to(self.full), angle.sin().to(self.full), x.to(self.full) * larger
         a, b = (x[..., 0::2], x[..., 1::2]) if c.rope_layout == "interleaved" else (x[..., :half], x[..., half:])
         a, b = a * cos - b * sin, a * sin + b * cos
         turned = torch.stack((a, b), -1).flatten(-2) if c.rope_layout == "interleaved" else torch.cat((a, b), -1)
@@ -509,7 +550,8 @@ def dump(c, path):
     for prefix, values in (("param.", parameters), ("grad.", gradients), ("after.", after)):
         tensors.update({prefix + name: floats(value) for name, value in values.items()})
 
-    left_out = ("out", "masked", "logit_rows", "bf16_runs")
+    scaling = ("rope_scaling", "rope_factor", "rope_original_len", "rope_low_freq", "rope_high_freq")
+    left_out = ("out", "masked", "logit_rows", "bf16_runs") + (scaling if c.rope_scaling == "none" else ())
     metadata = {key: str(value) for key, value in vars(c).items() if key not in left_out}
     metadata.update(torch=torch.__version__, bf16_names=",".join(sorted(parameters)))
     write_safetensors(path, tensors, metadata)

@@ -131,7 +131,7 @@ typedef struct Stream Stream;
       (dw, db, dout, x, accumulate, s), (1 + accumulate) * tensor_bytes(dw) + tensor_bytes(dout) + tensor_bytes(x),                 \
       2.0 * (double)tensor_numel(dw) * (double)(tensor_numel(x) / last_dim(x)))                                                     \
     /* in place on qkv(B,T,NH+2NKV,HS): add bias((NH+2NKV)*HS, may be absent), then rotate Q and K by position t0+t                 \
-       (Su et al. 2021); rotations(maxT,HS/2,2) holds cos, sin of t * base^(-2i/HS) */                                              \
+       (Su et al. 2021); rotations(maxT,HS/2,2) holds cos, sin of t * base^(-2i/HS), or as llmc/rope_scaling.h has them */          \
     X(rope_forward, 1, (Tensor qkv, Tensor bias, Tensor rotations, int NH, int NKV, RopeLayout layout, int t0, Stream *s),          \
       (qkv, bias, rotations, NH, NKV, layout, t0, s),                                                                               \
       2 * tensor_bytes(qkv) / (size_t)(NH + 2 * NKV) * (size_t)(NH + (bias.data ? 2 : 1) * NKV), 0)                                 \

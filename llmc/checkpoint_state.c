@@ -20,7 +20,7 @@ static const char checksum_member[] = "  \"checksum\": ";
 static bool belongs_to_run(const char *name) {
     static const char *const invocation[] = {"out", "resume", "config", "plan", "profile", "eval_only", "check_numerics", "max_time", "device",
                                              "print_config", "export_", "gpus", "comm", "ranks", "comm_timeout", "check_ranks", "link_speed",
-                                             "matmul_speed", "checkpoint_async", "quiet", "live"};
+                                             "matmul_speed", "plan_memory", "checkpoint_async", "quiet", "live"};
     for (size_t i = 0; i < sizeof invocation / sizeof *invocation; i++)
         if (strcmp(name, invocation[i]) == 0) return false;
     return true;

@@ -464,6 +464,7 @@ static void test_other_architecture(void **state) {
         {"n_layer=3\n", "n_layer"}, {"n_embd=32\nhead_size=8\n", "n_embd"}, {"n_head=4\nhead_size=4\n", "n_head"},
         {"n_hidden=20\n", "n_hidden"},
         {"vocab_size=51\n", "vocab_size"}, {"pos=none\n", "pos"}, {"pos=learned\n", "pos"}, {"rope_base=500\n", "rope_base"},
+        {"rope_scaling=linear\nrope_factor=2\n", "rope_scaling"},
         {"rope_layout=half\n", "rope_layout"}, {"bias=0\n", "bias"}, {"tie=0\n", "tie"}, {"activation=relu\n", "activation"},
         {"norm_eps=1e-6\n", "norm_eps"}, {"n_kv_head=1\n", "n_kv_head"}, {"norm=rmsnorm\n", "norm"}, {"norm_place=post\n", "norm_place"},
         {"qk_norm=1\n", "qk_norm"}, {"activation=swiglu\nn_hidden=64\n", "activation"}};
@@ -517,7 +518,7 @@ static void set_odd_value(const OptionRow *row, Options *o) {
 static void test_options(void **state) {
     (void)state;
     static const char invocation[] = " out resume config plan profile eval_only check_numerics max_time device print_config export_ gpus comm ranks "
-                                     "comm_timeout check_ranks link_speed matmul_speed checkpoint_async quiet live ";
+                                     "comm_timeout check_ranks link_speed matmul_speed plan_memory checkpoint_async quiet live ";
     Model m;
     Options odd, back, fresh;
     RunState run = state_at(1);

@@ -83,9 +83,27 @@ static void set_word_if_open(Options *options, const char *key, int64_t number) 
     free(word);
 }
 
+#define SET(key, ...) (snprintf(text, sizeof text, __VA_ARGS__), set_if_open(options, key, text, FROM_MODEL))
+
+/* Where the user asks for a scaling of another kind, of the model's own only the original context is left. */
+static void scaling_to_options(const Config *c, Options *options) {
+    char text[64];
+    const RopeScaling *s = &c->rope_scaling;
+    set_word_if_open(options, "rope_scaling", s->kind);
+    if (options->rope_scaling != s->kind) {
+        if (options->rope_scaling > SCALING_LINEAR) SET("rope_original_len", "%lld", (long long)(s->original_len ? s->original_len : c->maxT));
+        return;
+    }
+    SET("rope_factor", "%.17g", s->factor);
+    SET("rope_original_len", "%lld", (long long)s->original_len);
+    SET("rope_low_freq", "%.17g", s->low_freq);
+    SET("rope_high_freq", "%.17g", s->high_freq);
+    if (options->rope_factor == s->factor) SET("rope_magnitude", "%.17g", s->magnitude);   /* else it follows from the new one */
+    if (s->kind == SCALING_YARN) SET("rope_whole_pairs", "%d", s->whole_pairs);
+}
+
 void config_to_options(const Config *c, Options *options) {
     char text[64];
-#define SET(key, ...) (snprintf(text, sizeof text, __VA_ARGS__), set_if_open(options, key, text, FROM_MODEL))
     SET("n_layer", "%lld", (long long)c->L);
     SET("n_head", "%lld", (long long)c->NH);
     SET("n_kv_head", "%lld", (long long)c->NKV);
@@ -102,18 +120,48 @@ void config_to_options(const Config *c, Options *options) {
     SET("rope_base", "%.17g", c->rope_base);
     SET("norm_eps", "%.17g", c->norm_eps);
     SET("dropout", "%.17g", c->dropout);
-#undef SET
     set_word_if_open(options, "pos", c->pos);
     set_word_if_open(options, "rope_layout", c->rope_layout);
     set_word_if_open(options, "norm", c->norm);
     set_word_if_open(options, "norm_place", c->norm_place);
     set_word_if_open(options, "activation", config_activation(c));
+    scaling_to_options(c, options);
 }
+#undef SET
 
 /* 8/3 C to the nearest multiple of 64: as many parameters in SwiGLU's three matrices as in two of 4C. */
 static int64_t swiglu_width(int64_t C) {
     int64_t width = (8 * C / 3 + 32) / 64 * 64;
     return width > 0 ? width : 64;
+}
+
+/* False, with a sentence, if the user sets what the scaling does not heed: it would pass without effect. */
+static bool check_scaling_options(const Options *o, char error[ERROR_SIZE]) {
+    static const struct { const char *option; ScalingKind from; } heeded[] = {   /* by the kinds from that one on */
+        {"rope_factor", SCALING_LINEAR}, {"rope_original_len", SCALING_LLAMA3}, {"rope_low_freq", SCALING_LLAMA3},
+        {"rope_high_freq", SCALING_LLAMA3}, {"rope_magnitude", SCALING_YARN}, {"rope_whole_pairs", SCALING_YARN},
+    };
+    char *kind = option_choice_word(options_find(&train_options, "rope_scaling")->choices, o->rope_scaling);
+    bool good = o->pos == POS_ROPE || o->rope_scaling == SCALING_NONE || o->from.rope_scaling < FROM_FILE
+             || file_error(error, "rope_scaling is %s, but there is no RoPE that it could act on; leave it out, or choose --pos rope", kind);
+    for (size_t i = 0; i < sizeof heeded / sizeof *heeded && good; i++) {
+        const OptionRow *row = options_find(&train_options, heeded[i].option);
+        char *text = options_format(row, o);
+        bool given = *(const OptionSource *)((const char *)o + row->source) >= FROM_FILE && strcmp(text, row->fallback) != 0;
+        if (given && o->rope_scaling < (int64_t)heeded[i].from)
+            good = file_error(error, "%s is %s, of which rope_scaling %s knows nothing; leave it out, or choose another scaling", row->name, text,
+                              kind);
+        free(text);
+    }
+    free(kind);
+    return good;
+}
+
+static RopeScaling scaling_from_options(const Options *o) {
+    RopeScaling s = {.kind = o->pos == POS_ROPE ? (ScalingKind)o->rope_scaling : SCALING_NONE, .factor = o->rope_factor,
+                     .original_len = o->rope_original_len, .low_freq = o->rope_low_freq, .high_freq = o->rope_high_freq,
+                     .magnitude = o->rope_magnitude, .whole_pairs = o->rope_whole_pairs};
+    return rope_scaling_settled(s);
 }
 
 bool config_from_options(Config *c, const Options *o, char error[ERROR_SIZE]) {
@@ -123,7 +171,8 @@ bool config_from_options(Config *c, const Options *o, char error[ERROR_SIZE]) {
     c->NKV = o->n_kv_head ? o->n_kv_head : o->n_head;
     c->C = o->n_embd;
     if (!o->head_size && c->C % c->NH != 0) {
-        snprintf(error, ERROR_SIZE, "--n-head %lld does not divide --n-embd %lld; choose a divisor, or set --head-size", (long long)c->NH, (long long)c->C);
+        snprintf(error, ERROR_SIZE, "--n-head %lld does not divide --n-embd %lld; choose a divisor, or set --head-size", (long long)c->NH,
+                 (long long)c->C);
         return false;
     }
     c->HS = o->head_size ? o->head_size : c->C / c->NH;
@@ -134,6 +183,7 @@ bool config_from_options(Config *c, const Options *o, char error[ERROR_SIZE]) {
     c->pos = (Position)o->pos;
     c->rope_base = o->rope_base;
     c->rope_layout = (RopeLayout)o->rope_layout;
+    c->rope_scaling = scaling_from_options(o);
     c->activation = c->gated ? ACT_SILU : (Activation)(o->activation + ACT_GELU);
     c->norm = (Norm)o->norm;
     c->norm_place = (NormPlace)o->norm_place;
@@ -143,7 +193,7 @@ bool config_from_options(Config *c, const Options *o, char error[ERROR_SIZE]) {
     c->tie = o->tie;
     c->norm_eps = o->norm_eps;
     c->dropout = o->dropout;
-    return config_check(c, error);
+    return check_scaling_options(o, error) && config_check(c, error);
 }
 
 BackendSettings settings_from_options(const Options *o) {
@@ -180,6 +230,7 @@ bool config_check(Config *c, char error[ERROR_SIZE]) {
         snprintf(error, ERROR_SIZE, "RoPE rotates pairs of channels, but the head size is %lld; choose an even --head-size", (long long)c->HS);
         return false;
     }
+    if (!rope_scaling_check(&c->rope_scaling, c->rope_base, error)) return false;
     if (c->norm == NORM_NONE && c->norm_place == NORM_POST) {
         snprintf(error, ERROR_SIZE, "norm_place is post, but norm is none: there is no norm to place; leave --norm-place out, or choose a --norm");
         return false;
@@ -198,11 +249,13 @@ const char *config_describe(const Config *c) {
     static char text[256];
     static const char *const positions[] = {"learned positions", "RoPE", "no positions"}, *const norms[] = {"", ", RMSNorm", ", no norms"};
     static const char *const activations[] = {"", "", "", ", ReLU", ", SiLU", ", ReLU^2"};
-    char kv_heads[48] = "";
+    static const char *const scalings[] = {"", "linear", "llama3", "yarn"};
+    char kv_heads[48] = "", scaling[48] = "";
     if (c->NKV != c->NH) snprintf(kv_heads, sizeof kv_heads, " (%lld for keys and values)", (long long)c->NKV);
-    snprintf(text, sizeof text, "%lld layers, %lld heads%s, %lld channels, vocabulary %lld, %s%s%s%s%s", (long long)c->L, (long long)c->NH, kv_heads,
-             (long long)c->C, (long long)c->V, positions[c->pos], norms[c->norm], c->norm_place == NORM_POST ? ", post-norm" : "",
-             c->qk_norm ? ", QK-norm" : "", c->gated ? ", SwiGLU" : activations[c->activation]);
+    if (c->rope_scaling.kind) snprintf(scaling, sizeof scaling, " (%s, factor %g)", scalings[c->rope_scaling.kind], c->rope_scaling.factor);
+    snprintf(text, sizeof text, "%lld layers, %lld heads%s, %lld channels, vocabulary %lld, %s%s%s%s%s%s", (long long)c->L, (long long)c->NH,
+             kv_heads, (long long)c->C, (long long)c->V, positions[c->pos], scaling, norms[c->norm],
+             c->norm_place == NORM_POST ? ", post-norm" : "", c->qk_norm ? ", QK-norm" : "", c->gated ? ", SwiGLU" : activations[c->activation]);
     size_t used = strlen(text);
     if (c->dropout > 0) snprintf(text + used, sizeof text - used, ", dropout %g", c->dropout);
     return text;

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "kernels/ops.h"
 #include "options.h"
+#include "rope_scaling.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,6 +22,7 @@ typedef struct {
     Position pos;
     double rope_base;
     RopeLayout rope_layout;
+    RopeScaling rope_scaling;
     Activation activation;
     bool gated;                     /* SwiGLU: the activation (SILU) of one half of the MLP's first product times the other half */
     Norm norm;

@@ -162,6 +162,19 @@ static void test_contradictions(void **state) {
         {"vocab_size=65\nn_embd=16384\nn_head=8\n", "head_size is 2048"},
         {"vocab_size=65\nnorm=none\nnorm_place=post\n", "there is no norm to place"},
         {"vocab_size=65\nhead_size=1\npos=none\nqk_norm=1\n", "QK-norm of heads of one channel"},
+        {"vocab_size=65\nrope_factor=2\n", "rope_factor is 2, of which rope_scaling none knows nothing"},
+        {"vocab_size=65\nrope_original_len=2\n", "rope_original_len is 2, of which rope_scaling none"},
+        {"vocab_size=65\nrope_scaling=linear\nrope_factor=2\nrope_low_freq=2\n", "rope_low_freq is 2, of which rope_scaling linear"},
+        {"vocab_size=65\nrope_scaling=linear\nrope_factor=2\nrope_high_freq=2\n", "rope_high_freq is 2, of which rope_scaling linear"},
+        {"vocab_size=65\nrope_scaling=llama3\nrope_factor=2\nrope_magnitude=2\n", "rope_magnitude is 2, of which rope_scaling llama3"},
+        {"vocab_size=65\nrope_scaling=llama3\nrope_factor=2\nrope_whole_pairs=0\n", "rope_whole_pairs is 0, of which rope_scaling llama3"},
+        {"vocab_size=65\nrope_scaling=linear\n", "rope_factor is 0; expected 1 to 1e6"},
+        {"vocab_size=65\nrope_scaling=linear\nrope_factor=0.5\n", "rope_factor is 0.5"},
+        {"vocab_size=65\nrope_scaling=llama3\nrope_factor=8\n", "rope_original_len is 0"},
+        {"vocab_size=65\nrope_scaling=llama3\nrope_factor=8\nrope_original_len=64\nrope_low_freq=5\n",
+         "rope_low_freq is 5 and rope_high_freq 4"},
+        {"vocab_size=65\nrope_scaling=yarn\nrope_factor=8\nrope_original_len=64\nrope_base=1\n", "rope_base 1"},
+        {"vocab_size=65\nrope_scaling=linear\nrope_factor=2\npos=learned\n", "there is no RoPE that it could act on"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         Config c;
@@ -199,6 +212,9 @@ static void test_size_limits(void **state) {
 
 /* ---- sameness --------------------------------------------------------------------------------------------------------------- */
 
+#define LINEAR "rope_scaling=linear\n"
+#define LLAMA3 "rope_scaling=llama3\n"
+#define YARN "rope_scaling=yarn\nrope_factor=4\nrope_original_len=64\n"
 static void test_same(void **state) {
     (void)state;
     static const struct { const char *base, *other, *name; } pairs[] = {
@@ -210,7 +226,10 @@ static void test_same(void **state) {
         {"", "tie=0\n", "tie"}, {"", "norm_eps=1e-6\n", "norm_eps"}, {"", "norm=rmsnorm\n", "norm"}, {"", "norm=none\n", "norm"},
         {"", "norm_place=post\n", "norm_place"}, {"", "qk_norm=1\n", "qk_norm"}, {"bias=0\n", "bias=0\nqkv_bias=1\n", "qkv_bias"},
         {"", "activation=silu\n", "activation"}, {"n_hidden=64\nactivation=silu\n", "n_hidden=64\nactivation=swiglu\n", "activation"},
-        {"", "activation=relu2\n", "activation"},
+        {"", "activation=relu2\n", "activation"}, {"", LINEAR "rope_factor=2\n", "rope_scaling"},
+        {LINEAR "rope_factor=2\n", LINEAR "rope_factor=3\n", "rope_factor"}, {YARN, YARN "rope_low_freq=2\n", "rope_low_freq"},
+        {YARN, YARN "rope_high_freq=30\n", "rope_high_freq"}, {YARN, YARN "rope_magnitude=2\n", "rope_magnitude"},
+        {YARN, YARN "rope_whole_pairs=0\n", "rope_whole_pairs"}, {YARN, YARN "rope_original_len=60\n", "rope_original_len"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         char text[128];
@@ -238,13 +257,56 @@ static void test_same(void **state) {
     assert_true(config_same(&a, &b, error));   /* nothing is normed */
     a = good_config("vocab_size=65\nqkv_bias=1\n"), b = good_config("vocab_size=65\n");
     assert_true(config_same(&a, &b, error));   /* biases are everywhere already */
+    a = good_config("vocab_size=65\n" YARN), b = good_config("vocab_size=65\nrope_low_freq=1\nrope_high_freq=32\n" YARN);
+    assert_true(config_same(&a, &b, error));   /* they are yarn's own */
+    a = good_config("vocab_size=65\n" LINEAR "rope_factor=2\n"), b = good_config("vocab_size=65\n");
+    assert_false(config_same(&a, &b, error));
+    assert_string_equal(error, "rope_scaling is linear in the checkpoint, but none was asked for");
+}
+
+/* A directory's scaling with a user's settings on top, as --model DIR has it. */
+static void test_scaling_of_directory(void **state) {
+    (void)state;
+    static const struct { const char *directory, *asked; RopeScaling expected; } cases[] = {
+        {LINEAR "rope_factor=2\n", "", {SCALING_LINEAR, 2, 0, 0, 0, 0, false}},
+        {LINEAR "rope_factor=2\n", "rope_factor=3\n", {SCALING_LINEAR, 3, 0, 0, 0, 0, false}},
+        {LINEAR "rope_factor=2\n", "rope_scaling=none\n", {SCALING_NONE, 0, 0, 0, 0, 0, false}},
+        {"", LLAMA3 "rope_factor=8\n", {SCALING_LLAMA3, 8, 96, 1, 4, 0, false}},
+        {"", LLAMA3 "rope_factor=8\nrope_original_len=50\n", {SCALING_LLAMA3, 8, 50, 1, 4, 0, false}},
+        {YARN "rope_magnitude=2\n", "", {SCALING_YARN, 4, 64, 1, 32, 2, true}},
+        {YARN, "rope_whole_pairs=0\n", {SCALING_YARN, 4, 64, 1, 32, 1 + 0.1 * 1.3862943611198906, false}},
+        {YARN, "rope_factor=1\n", {SCALING_YARN, 1, 64, 1, 32, 1, true}},
+        {YARN "rope_low_freq=2\nrope_whole_pairs=0\n", LLAMA3 "rope_factor=3\n", {SCALING_LLAMA3, 3, 64, 1, 4, 0, false}},
+        {YARN, "rope_scaling=none\npos=none\n", {SCALING_NONE, 0, 0, 0, 0, 0, false}},
+        {YARN, "pos=none\n", {SCALING_NONE, 0, 0, 0, 0, 0, false}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        snprintf(text, sizeof text, "vocab_size=65\nseq_len=96\n%s", cases[i].directory);
+        Config directory = good_config(text), c;
+        Options o;
+        options_defaults(&o);
+        if (!options_parse_text(&o, cases[i].asked, strlen(cases[i].asked), "test", error)) fail_msg("%s", error);
+        config_to_options(&directory, &o);
+        if (!config_from_options(&c, &o, error)) fail_msg("%s on %s: %s", cases[i].asked, cases[i].directory, error);
+        const RopeScaling *s = &c.rope_scaling, *e = &cases[i].expected;
+        if (s->kind != e->kind || s->factor != e->factor || s->original_len != e->original_len || s->low_freq != e->low_freq
+            || s->high_freq != e->high_freq || s->magnitude != e->magnitude || s->whole_pairs != e->whole_pairs)
+            fail_msg("'%s' on '%s' comes out otherwise: %d %g %d %g %g %.17g %d", cases[i].asked, cases[i].directory, s->kind, s->factor,
+                     (int)s->original_len, s->low_freq, s->high_freq, s->magnitude, s->whole_pairs);
+        options_release(&train_options, &o);
+    }
+    Config c = good_config("vocab_size=65\n" YARN);
+    assert_non_null(strstr(config_describe(&c), "RoPE (yarn, factor 4)"));
+    c = good_config("vocab_size=65\n");
+    assert_null(strstr(config_describe(&c), "RoPE ("));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_presets), cmocka_unit_test(test_users_choice_beats_preset), cmocka_unit_test(test_flops),
-        cmocka_unit_test(test_derived_sizes), cmocka_unit_test(test_swiglu_width), cmocka_unit_test(test_contradictions), cmocka_unit_test(test_size_limits),
-        cmocka_unit_test(test_same),
+        cmocka_unit_test(test_derived_sizes), cmocka_unit_test(test_swiglu_width), cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_size_limits), cmocka_unit_test(test_same), cmocka_unit_test(test_scaling_of_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* families.h: the Hugging Face families, declared once: which architectures each expresses, the keys of its config.json, and the names of
-   its tensors. hf_config.c and weights.c read these tables; to add a family is to add its tables. */
+   its tensors. hf_config*.c and weights.c read these tables; to add a family is to add its tables. */
 #ifndef LLMC_FAMILIES_H
 #define LLMC_FAMILIES_H
 

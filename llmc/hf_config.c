@@ -1,159 +1,12 @@
-/* hf_config.c: config.json written and read, by the tables of families.c. */
+/* hf_config.c: config.json read, by the tables of families.c. */
 #include "huggingface.h"
 
 #include "error.h"
 #include "families.h"
+#include "hf_words.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char rope_layout_key[] = "train_gpt_rope_layout";
-
-/* The words of train_gpt's own fields are those of its options. */
-static const char *choices_of(const char *option) { return options_find(&train_options, option)->choices; }
-
-/* transformers' names of activations: the first of each is the one that is written. */
-static const struct { const char *name; Activation activation; } activation_names[] = {
-    {"gelu_new", ACT_GELU}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU}, {"silu", ACT_SILU}, {"relu2", ACT_RELU2},
-
-    {"gelu_pytorch_tanh", ACT_GELU}, {"gelu_fast", ACT_GELU}, {"gelu_accurate", ACT_GELU}, {"gelu_python_tanh", ACT_GELU},
-    {"gelu_python", ACT_GELU_ERF}, {"swish", ACT_SILU},
-};
-enum { ACTIVATION_NAMES = sizeof activation_names / sizeof *activation_names };
-
-/* ---- writing ---------------------------------------------------------------------------------------------------------------- */
-
-/* A key of an object whose first member is written already. */
-static void write_key(FILE *f, const char *key) { fprintf(f, ",\n  \"%s\": ", key); }
-
-static void write_integer(FILE *f, const char *key, int64_t value) {
-    if (!key) return;
-    write_key(f, key);
-    fprintf(f, "%lld", (long long)value);
-}
-static void write_number(FILE *f, const char *key, double value) {
-    if (!key) return;
-    write_key(f, key);
-    json_write_number(f, value);
-}
-static void write_word(FILE *f, const char *key, const char *word) {
-    write_key(f, key);
-    json_write_string(f, word);
-}
-static void write_flag(FILE *f, const char *key, bool value) {
-    write_key(f, key);
-    fputs(value ? "true" : "false", f);
-}
-
-bool is_token(const Json *id, int64_t V) {
-    int64_t number;
-    return json_integer(id, &number) && number >= 0 && number < V;
-}
-
-/* A token id, a list of them, or null. */
-static void write_tokens(FILE *f, const Json *ids, int64_t V) {
-    if (is_token(ids, V)) {
-        json_write_number(f, ids->number);
-    } else if (ids && ids->type == JSON_ARRAY) {
-        const char *separator = "";
-        fputs("[", f);
-        for (size_t i = 0; i < ids->count; i++) {
-            if (!is_token(&ids->items[i], V)) continue;
-            fputs(separator, f);
-            json_write_number(f, ids->items[i].number);
-            separator = ", ";
-        }
-        fputs("]", f);
-    } else {
-        fputs("null", f);
-    }
-}
-
-/* The value of "bos_token_id", whose key is written already, and the other two. */
-static void write_special(FILE *f, SpecialTokens special, int64_t V) {
-    write_tokens(f, special.bos, V);
-    write_key(f, "eos_token_id");
-    write_tokens(f, special.eos, V);
-    write_key(f, "pad_token_id");
-    write_tokens(f, special.pad, V);
-}
-
-static const char *activation_name(Activation activation) {
-    int i = 0;
-    while (activation_names[i].activation != activation) i++;
-    return activation_names[i].name;
-}
-
-static void write_choice(FILE *f, const char *key, const char *option, int number) {
-    char *word = option_choice_word(choices_of(option), number);
-    write_word(f, key, word);
-    free(word);
-}
-
-static void write_sizes(FILE *f, const ConfigKeys *keys, const Config *c) {
-    write_integer(f, keys->L, c->L);
-    write_integer(f, keys->NH, c->NH);
-    write_integer(f, keys->NKV, c->NKV);
-    write_integer(f, keys->HS, c->HS);
-    write_integer(f, keys->C, c->C);
-    write_integer(f, keys->F, c->F);
-    write_integer(f, keys->maxT, c->maxT);
-    write_integer(f, "vocab_size", c->V);
-}
-
-/* Twice: transformers has read the base from a field of its own, and since its release 5 reads it from rope_parameters. */
-static void write_rope(FILE *f, const Family *family, const Config *c) {
-    write_number(f, family->keys.rope_base, c->rope_base);
-    if (family->keys.rotated) write_number(f, family->keys.rotated, 1);
-    write_key(f, "rope_parameters");
-    fprintf(f, "{\"rope_type\": \"default\", \"rope_theta\": ");
-    json_write_number(f, c->rope_base);
-    if (family->keys.rotated) fprintf(f, ", \"partial_rotary_factor\": 1.0");
-    fputs("}", f);
-    if (c->rope_layout == ROPE_INTERLEAVED) write_choice(f, rope_layout_key, "rope_layout", ROPE_INTERLEAVED);
-}
-
-static void write_native(FILE *f, const Config *c) {
-    write_choice(f, "position_embedding", "pos", c->pos);
-    write_choice(f, "rope_layout", "rope_layout", c->rope_layout);
-    write_number(f, "rope_theta", c->rope_base);
-    write_choice(f, "norm", "norm", c->norm);
-    write_choice(f, "norm_place", "norm_place", c->norm_place);
-    write_flag(f, "qk_norm", c->qk_norm);
-    write_flag(f, "gated", c->gated);
-    write_flag(f, "use_bias", c->bias);
-    write_flag(f, "qkv_bias", c->qkv_bias);
-}
-
-void config_write(FILE *f, const Config *c, DType dtype, SpecialTokens special) {
-    const Family *family = family_of(c);
-    const ConfigKeys *keys = &family->keys;
-    const char *dtype_name = dtype == BF16 ? "bfloat16" : "float32";
-    fprintf(f, "{\n  \"model_type\": \"%s\",\n  \"architectures\": [\"%s\"]", family->model_type, family->architecture);
-    write_sizes(f, keys, c);
-    write_word(f, keys->activation, activation_name(c->activation));
-    write_number(f, keys->norm_eps, c->norm_eps);
-    for (int i = 0; keys->dropouts[i]; i++) write_number(f, keys->dropouts[i], c->dropout);
-    for (int i = 0; keys->biases[i]; i++) write_flag(f, keys->biases[i], c->bias);
-    for (int i = 0; family->switches[i].key; i++) write_flag(f, family->switches[i].key, family->switches[i].needed);
-    write_flag(f, "tie_word_embeddings", c->tie);
-    if (family->native) write_native(f, c);
-    else if (c->pos == POS_ROPE) write_rope(f, family, c);
-    write_key(f, "bos_token_id");
-    write_special(f, special, c->V);
-    write_word(f, "dtype", dtype_name);
-    write_word(f, "torch_dtype", dtype_name);   /* the name of dtype in transformers before its release 5 */
-    fprintf(f, "\n}\n");
-}
-
-void generation_config_write(FILE *f, SpecialTokens special, int64_t V) {
-    fprintf(f, "{\n  \"bos_token_id\": ");
-    write_special(f, special, V);
-    fprintf(f, "\n}\n");
-}
-
-void config_write_json(FILE *f, const Config *c) { config_write(f, c, F32, (SpecialTokens){NULL, NULL, NULL}); }
 
 /* ---- reading members -------------------------------------------------------------------------------------------------------- */
 
@@ -261,12 +114,7 @@ static bool read_activation(const Family *family, const Json *json, Config *c, c
     const char *key = family->keys.activation, *name = json_get_string(json, key);
     c->activation = family->activation;
     if (json_get(json, key) && !name) return unusable(key, "the name of an activation", error);
-    for (int i = 0; name && i < ACTIVATION_NAMES; i++) {
-        if (strcmp(activation_names[i].name, name) != 0) continue;
-        c->activation = activation_names[i].activation;
-        name = NULL;
-    }
-    if (name) return lacking(key, name, error);
+    if (name && !activation_named(&c->activation, name)) return lacking(key, name, error);
     if (!c->gated || c->activation == ACT_SILU) return true;
     return file_error(error, "config.json has a gated MLP with %s %s; the only one in this engine is silu", key,
                       activation_name(c->activation));
@@ -279,19 +127,57 @@ static const char *rope_object(const Json *json) {
     return empty ? "rope_parameters" : "rope_scaling";
 }
 
-/* {"rope_type": "default", "rope_theta": ..., "partial_rotary_factor": ...}, all of it optional */
-static bool read_rope_object(const Json *json, const char *key, Config *c, double *rotated, char error[ERROR_SIZE]) {
+/* attention_factor; or what follows from mscale and mscale_all_dim, or from neither. */
+static bool read_magnitude(const Json *rope, RopeScaling *s, char error[ERROR_SIZE]) {
+    double scale, scale_all;
+    if (!number_or(rope, "mscale", 0, 0, 1000, &scale, error) || !number_or(rope, "mscale_all_dim", 0, 0, 1000, &scale_all, error)
+        || !number_or(rope, "attention_factor", 0, 1e-6, 1000, &s->magnitude, error)) return false;
+    double growth = yarn_magnitude(s->factor) - 1;
+    if (s->magnitude == 0 && scale > 0 && scale_all > 0) s->magnitude = (1 + scale * growth) / (1 + scale_all * growth);
+    return true;
+}
+
+/* What scales, of the object about RoPE. As in transformers, the original context is the model's where it is not said, and YaRN's factor where
+   it is null is the quotient of the two. */
+static bool read_scaling(const Json *json, const Json *rope, ScalingKind kind, Config *c, char error[ERROR_SIZE]) {
+    static const char original[] = "original_max_position_embeddings";
+    RopeScaling s = {.kind = kind};
+    bool yarn = kind == SCALING_YARN, llama3 = kind == SCALING_LLAMA3;
+    const char *low = yarn ? "beta_slow" : "low_freq_factor", *high = yarn ? "beta_fast" : "high_freq_factor";
+    if (!integer_or(present(json, original) ? json : rope, original, c->maxT, &s.original_len, error)) return false;
+    double longer = yarn && s.original_len > 0 ? (double)c->maxT / (double)s.original_len : 0;
+    if (!number_or(rope, "factor", longer, 1, 1e6, &s.factor, error) || !number_or(rope, low, 0, 0, 1e6, &s.low_freq, error)
+        || !number_or(rope, high, 0, 0, 1e6, &s.high_freq, error) || !flag_or(rope, "truncate", true, &s.whole_pairs, error)
+        || (yarn && !read_magnitude(rope, &s, error))) return false;
+    if (!(s.factor > 0)) return unusable("factor", "a number of 1 to 1e+06", error);
+    if (llama3 && !(s.low_freq > 0 && s.high_freq > 0)) return unusable(s.low_freq > 0 ? high : low, "a number above 0", error);
+    c->rope_scaling = rope_scaling_settled(s);
+    return true;
+}
+
+/* The number of rope_type, or of type, its older name; -1 with a sentence if there is no such scaling here. */
+static int read_scaling_kind(const Json *rope, const char *key, char error[ERROR_SIZE]) {
+    const char *name = json_get(rope, "rope_type") ? "rope_type" : "type", *type = json_get_string(rope, name);
+    if (!json_get(rope, name)) return SCALING_NONE;
+    for (int kind = SCALING_NONE; type && kind <= SCALING_YARN; kind++)
+        if (strcmp(type, scaling_names[kind]) == 0) return kind;
+    if (!type) unusable(name, "a word", error);
+    else file_error(error, "config.json has %s of type '%.40s', which this engine lacks; it has default, linear, llama3 and yarn", key, type);
+    return -1;
+}
+
+/* {"rope_type": "default", "rope_theta": ..., "partial_rotary_factor": ...}, all of it optional, and what a scaling has besides */
+static bool read_rope_object(const Json *json, Config *c, double *rotated, char error[ERROR_SIZE]) {
+    const char *key = rope_object(json);
     const Json *rope = present(json, key);
     if (!rope) return true;
     if (rope->type != JSON_OBJECT) return unusable(key, "an object", error);
     for (size_t i = 0; i < rope->count; i++)
         if (rope->items[i].type == JSON_OBJECT) return lacking(key, "of each kind of layer", error);
-    const char *name = json_get(rope, "rope_type") ? "rope_type" : "type", *type = json_get_string(rope, name);
-    if (json_get(rope, name) && !type) return unusable(name, "a word", error);
-    if (type && strcmp(type, "default") != 0)
-        return file_error(error, "config.json has %s of type '%.40s', which this engine lacks", key, type);
-    return number_or(rope, "rope_theta", c->rope_base, 1, 1e12, &c->rope_base, error)
-        && number_or(rope, "partial_rotary_factor", *rotated, 0, 1, rotated, error);
+    int kind = read_scaling_kind(rope, key, error);
+    return kind >= 0 && number_or(rope, "rope_theta", c->rope_base, 1, 1e12, &c->rope_base, error)
+        && number_or(rope, "partial_rotary_factor", *rotated, 0, 1, rotated, error)
+        && (kind == SCALING_NONE || read_scaling(json, rope, (ScalingKind)kind, c, error));
 }
 
 static bool refuse_rotated(const Json *json, const char *object, const char *key, double rotated, char error[ERROR_SIZE]) {
@@ -316,7 +202,7 @@ static bool read_rope(const Family *family, const Json *json, Config *c, char er
     double rotated;
     int layout;
     if (!number_or(json, family->keys.rope_base, 10000, 1, 1e12, &c->rope_base, error)
-        || !number_or(json, key, family->rotated, 0, 1, &rotated, error) || !read_rope_object(json, object, c, &rotated, error)
+        || !number_or(json, key, family->rotated, 0, 1, &rotated, error) || !read_rope_object(json, c, &rotated, error)
         || !choice_or(json, rope_layout_key, "rope_layout", ROPE_HALF, &layout, error)
         || (!family->keys.HS && !check_head_dim(json, c, error))) return false;
     c->rope_layout = (RopeLayout)layout;
@@ -325,6 +211,7 @@ static bool read_rope(const Family *family, const Json *json, Config *c, char er
 
 static bool read_native(const Json *json, Config *c, char error[ERROR_SIZE]) {
     int pos, layout, norm, place;
+    double rotated = 1;   /* whose object about RoPE has no such member */
     if (!choice_or(json, "position_embedding", "pos", POS_LEARNED, &pos, error)
         || !choice_or(json, "rope_layout", "rope_layout", ROPE_INTERLEAVED, &layout, error)
         || !choice_or(json, "norm", "norm", NORM_LAYERNORM, &norm, error)
@@ -338,7 +225,7 @@ static bool read_native(const Json *json, Config *c, char error[ERROR_SIZE]) {
     c->norm_place = (NormPlace)place;
     if (c->bias && !c->qkv_bias)
         return file_error(error, "config.json has use_bias true, but qkv_bias false; expected both true, or use_bias false");
-    return true;
+    return c->pos != POS_ROPE || read_rope_object(json, c, &rotated, error);
 }
 
 static int least_bit(unsigned bits) { return __builtin_ctz(bits); }

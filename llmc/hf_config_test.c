@@ -92,6 +92,44 @@ static void test_round_trip(void **state) {
     for (int i = 0; i < 6; i++) assert_true(seen[i] > 0);
 }
 
+/* Every scaling of RoPE in every family that has RoPE. */
+static void test_scalings(void **state) {
+    (void)state;
+    static const char *const models[] = {"", "norm=rmsnorm\nactivation=swiglu\nbias=0\n", "norm=rmsnorm\nactivation=swiglu\nbias=0\nqkv_bias=1\n",
+                                         "norm=rmsnorm\nactivation=swiglu\nbias=0\nqk_norm=1\nrope_layout=half\n", "norm=none\n"};
+    static const struct { const char *settings, *members; } scalings[] = {
+        {"rope_scaling=linear\nrope_factor=2.5\n", "\"rope_type\": \"linear\", \"factor\": 2.5"},
+        {"rope_scaling=llama3\nrope_factor=32\nrope_original_len=8192\n",
+         "\"rope_type\": \"llama3\", \"factor\": 32, \"original_max_position_embeddings\": 8192, \"low_freq_factor\": 1, \"high_freq_factor\": 4"},
+        {"rope_scaling=llama3\nrope_factor=1.7\nrope_original_len=50\nrope_low_freq=0.3333333333333333\nrope_high_freq=9\nrope_base=777\n",
+         "\"low_freq_factor\": 0.3333333333333333, \"high_freq_factor\": 9"},
+        {"rope_scaling=yarn\nrope_factor=4\nrope_original_len=32768\n",
+         "\"rope_type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 32768, \"beta_slow\": 1, \"beta_fast\": 32"},
+        {"rope_scaling=yarn\nrope_factor=4\nrope_original_len=64\nrope_magnitude=1.1\nrope_whole_pairs=0\n",
+         "\"beta_fast\": 32, \"attention_factor\": 1.1, \"truncate\": false"},
+        {"rope_scaling=yarn\nrope_factor=4\nrope_original_len=64\nrope_magnitude=2\n", "\"beta_fast\": 32, \"attention_factor\": 2.0"},
+        {"rope_scaling=yarn\nrope_factor=1\nrope_original_len=64\nrope_low_freq=0.7\nrope_high_freq=1.9\n", "\"beta_slow\": 0.7"},
+    };
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++)
+        for (size_t i = 0; i < sizeof scalings / sizeof *scalings; i++) {
+            char settings[300];
+            Config c;
+            snprintf(settings, sizeof settings, "vocab_size=65\n%s%s", models[m], scalings[i].settings);
+            if (!configure(&c, NULL, settings)) fail_msg("%s: %s", settings, error);
+            check_round_trip(&c);
+            char *text = json_of(&c);
+            int found = strstr(text, "\"rope_scaling\": {") ? 0 : -1;
+            for (const char *at = text; (at = strstr(at, scalings[i].members)); at++) found++;
+            if (found != 2) fail_msg("expected %s twice: %s", scalings[i].members, text);
+            free(text);
+        }
+    Config plain;
+    assert_true(configure(&plain, NULL, "vocab_size=65\n"));
+    char *text = json_of(&plain);
+    assert_null(strstr(text, "rope_scaling"));
+    free(text);
+}
+
 /* ---- as Hugging Face publishes them: the members that matter here, and some that do not ------------------------------------- */
 
 typedef struct { const char *key, *value; } Member;
@@ -188,6 +226,154 @@ static void test_published(void **state) {
     }
 }
 
+/* The small models that many begin with, each as its config.json has it, and its number of parameters. */
+static const struct { const char *name, *json; int64_t parameters, context; double base; ScalingKind scaling; } common[] = {
+    {"Llama 3.2 1B",
+     "{\"architectures\": [\"LlamaForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 128000,"
+     " \"eos_token_id\": 128001, \"head_dim\": 64, \"hidden_act\": \"silu\", \"hidden_size\": 2048, \"initializer_range\": 0.02,"
+     " \"intermediate_size\": 8192, \"max_position_embeddings\": 131072, \"mlp_bias\": false, \"model_type\": \"llama\","
+     " \"num_attention_heads\": 32, \"num_hidden_layers\": 16, \"num_key_value_heads\": 8, \"pretraining_tp\": 1, \"rms_norm_eps\": 1e-05,"
+     " \"rope_scaling\": {\"factor\": 32.0, \"high_freq_factor\": 4.0, \"low_freq_factor\": 1.0,"
+     " \"original_max_position_embeddings\": 8192, \"rope_type\": \"llama3\"}, \"rope_theta\": 500000.0, \"tie_word_embeddings\": true,"
+     " \"torch_dtype\": \"bfloat16\", \"transformers_version\": \"4.45.0.dev0\", \"use_cache\": true, \"vocab_size\": 128256}",
+     1235814400, 131072, 5e5, SCALING_LLAMA3},
+    {"Llama 3.2 3B, as transformers 5 saves it",
+     "{\"architectures\": [\"LlamaForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 128000,"
+     " \"dtype\": \"bfloat16\", \"eos_token_id\": [128001, 128008, 128009], \"head_dim\": 128, \"hidden_act\": \"silu\","
+     " \"hidden_size\": 3072, \"initializer_range\": 0.02, \"intermediate_size\": 8192, \"max_position_embeddings\": 131072,"
+     " \"mlp_bias\": false, \"model_type\": \"llama\", \"num_attention_heads\": 24, \"num_hidden_layers\": 28,"
+     " \"num_key_value_heads\": 8, \"pad_token_id\": null, \"pretraining_tp\": 1, \"rms_norm_eps\": 1e-05,"
+     " \"rope_parameters\": {\"factor\": 32.0, \"high_freq_factor\": 4.0, \"low_freq_factor\": 1.0,"
+     " \"original_max_position_embeddings\": 8192, \"rope_theta\": 500000.0, \"rope_type\": \"llama3\"},"
+     " \"tie_word_embeddings\": true, \"transformers_version\": \"5.0.0\", \"use_cache\": true, \"vocab_size\": 128256}",
+     3212749824, 131072, 5e5, SCALING_LLAMA3},
+    {"SmolLM2 135M",
+     "{\"architectures\": [\"LlamaForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 0,"
+     " \"eos_token_id\": 0, \"hidden_act\": \"silu\", \"hidden_size\": 576, \"initializer_range\": 0.041666666666666664,"
+     " \"intermediate_size\": 1536, \"is_llama_config\": true, \"max_position_embeddings\": 8192, \"model_type\": \"llama\","
+     " \"num_attention_heads\": 9, \"num_hidden_layers\": 30, \"num_key_value_heads\": 3, \"pretraining_tp\": 1, \"rms_norm_eps\": 1e-05,"
+     " \"rope_interleaved\": false, \"rope_scaling\": null, \"rope_theta\": 100000, \"tie_word_embeddings\": true,"
+     " \"torch_dtype\": \"bfloat16\", \"transformers_version\": \"4.40.1\", \"use_cache\": true, \"vocab_size\": 49152}",
+     134515008, 8192, 1e5, SCALING_NONE},
+    {"SmolLM2 360M",
+     "{\"architectures\": [\"LlamaForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 0,"
+     " \"eos_token_id\": 0, \"hidden_act\": \"silu\", \"hidden_size\": 960, \"initializer_range\": 0.02, \"intermediate_size\": 2560,"
+     " \"is_llama_config\": true, \"max_position_embeddings\": 8192, \"mlp_bias\": false, \"model_type\": \"llama\","
+     " \"num_attention_heads\": 15, \"num_hidden_layers\": 32, \"num_key_value_heads\": 5, \"pad_token_id\": null, \"pretraining_tp\": 1,"
+     " \"rms_norm_eps\": 1e-05, \"rope_interleaved\": false, \"rope_scaling\": null, \"rope_theta\": 100000,"
+     " \"tie_word_embeddings\": true, \"torch_dtype\": \"float32\", \"transformers.js_config\": {\"dtype\": \"q4\"}, \"vocab_size\": 49152}",
+     361821120, 8192, 1e5, SCALING_NONE},
+    {"TinyLlama 1.1B",
+     "{\"architectures\": [\"LlamaForCausalLM\"], \"bos_token_id\": 1, \"eos_token_id\": 2, \"hidden_act\": \"silu\","
+     " \"hidden_size\": 2048, \"initializer_range\": 0.02, \"intermediate_size\": 5632, \"max_position_embeddings\": 2048,"
+     " \"model_type\": \"llama\", \"num_attention_heads\": 32, \"num_hidden_layers\": 22, \"num_key_value_heads\": 4, \"pretraining_tp\": 1,"
+     " \"rms_norm_eps\": 1e-05, \"rope_scaling\": null, \"tie_word_embeddings\": false, \"torch_dtype\": \"float32\","
+     " \"transformers_version\": \"4.31.0.dev0\", \"use_cache\": true, \"vocab_size\": 32000}",
+     1100048384, 2048, 1e4, SCALING_NONE},
+    {"Qwen2.5 0.5B",
+     "{\"architectures\": [\"Qwen2ForCausalLM\"], \"attention_dropout\": 0.0, \"bos_token_id\": 151643, \"eos_token_id\": 151643,"
+     " \"hidden_act\": \"silu\", \"hidden_size\": 896, \"initializer_range\": 0.02, \"intermediate_size\": 4864,"
+     " \"max_position_embeddings\": 32768, \"max_window_layers\": 24, \"model_type\": \"qwen2\", \"num_attention_heads\": 14,"
+     " \"num_hidden_layers\": 24, \"num_key_value_heads\": 2, \"rms_norm_eps\": 1e-06, \"rope_theta\": 1000000.0,"
+     " \"sliding_window\": 32768, \"tie_word_embeddings\": true, \"torch_dtype\": \"bfloat16\", \"transformers_version\": \"4.40.1\","
+     " \"use_cache\": true, \"use_mrope\": false, \"use_sliding_window\": false, \"vocab_size\": 151936}",
+     494032768, 32768, 1e6, SCALING_NONE},
+    {"Qwen2.5 1.5B with the YaRN of its model card",
+     "{\"architectures\": [\"Qwen2ForCausalLM\"], \"attention_dropout\": 0.0, \"bos_token_id\": 151643, \"eos_token_id\": 151645,"
+     " \"hidden_act\": \"silu\", \"hidden_size\": 1536, \"initializer_range\": 0.02, \"intermediate_size\": 8960,"
+     " \"max_position_embeddings\": 32768, \"max_window_layers\": 21, \"model_type\": \"qwen2\", \"num_attention_heads\": 12,"
+     " \"num_hidden_layers\": 28, \"num_key_value_heads\": 2, \"rms_norm_eps\": 1e-06, \"rope_scaling\": {\"factor\": 4.0,"
+     " \"original_max_position_embeddings\": 32768, \"type\": \"yarn\"}, \"rope_theta\": 1000000.0, \"sliding_window\": 32768,"
+     " \"tie_word_embeddings\": true, \"torch_dtype\": \"bfloat16\", \"use_sliding_window\": false, \"vocab_size\": 151936}",
+     1543714304, 32768, 1e6, SCALING_YARN},
+    {"Qwen3 0.6B",
+     "{\"architectures\": [\"Qwen3ForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 151643,"
+     " \"eos_token_id\": 151645, \"head_dim\": 128, \"hidden_act\": \"silu\", \"hidden_size\": 1024, \"initializer_range\": 0.02,"
+     " \"intermediate_size\": 3072, \"max_position_embeddings\": 40960, \"max_window_layers\": 28, \"model_type\": \"qwen3\","
+     " \"num_attention_heads\": 16, \"num_hidden_layers\": 28, \"num_key_value_heads\": 8, \"rms_norm_eps\": 1e-06, \"rope_scaling\": null,"
+     " \"rope_theta\": 1000000, \"sliding_window\": null, \"tie_word_embeddings\": true, \"torch_dtype\": \"bfloat16\","
+     " \"use_cache\": true, \"use_sliding_window\": false, \"vocab_size\": 151936}",
+     596049920, 40960, 1e6, SCALING_NONE},
+    {"Qwen3 1.7B, as transformers 5 saves it",
+     "{\"architectures\": [\"Qwen3ForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 151643,"
+     " \"dtype\": \"bfloat16\", \"eos_token_id\": 151645, \"head_dim\": 128, \"hidden_act\": \"silu\", \"hidden_size\": 2048,"
+     " \"initializer_range\": 0.02, \"intermediate_size\": 6144, \"layer_types\": [\"full_attention\", \"full_attention\"],"
+     " \"max_position_embeddings\": 40960, \"max_window_layers\": 28, \"model_type\": \"qwen3\", \"num_attention_heads\": 16,"
+     " \"num_hidden_layers\": 28, \"num_key_value_heads\": 8, \"pad_token_id\": null, \"rms_norm_eps\": 1e-06,"
+     " \"rope_parameters\": {\"rope_theta\": 1000000, \"rope_type\": \"default\"}, \"sliding_window\": null,"
+     " \"tie_word_embeddings\": true, \"use_cache\": true, \"use_sliding_window\": false, \"vocab_size\": 151936}",
+     1720574976, 40960, 1e6, SCALING_NONE},
+    {"DistilGPT-2",
+     "{\"_num_labels\": 1, \"activation_function\": \"gelu_new\", \"architectures\": [\"GPT2LMHeadModel\"], \"attn_pdrop\": 0.1,"
+     " \"bos_token_id\": 50256, \"embd_pdrop\": 0.1, \"eos_token_id\": 50256, \"id2label\": {\"0\": \"LABEL_0\"},"
+     " \"initializer_range\": 0.02, \"label2id\": {\"LABEL_0\": 0}, \"layer_norm_epsilon\": 1e-05, \"model_type\": \"gpt2\", \"n_ctx\": 1024,"
+     " \"n_embd\": 768, \"n_head\": 12, \"n_layer\": 6, \"n_positions\": 1024, \"resid_pdrop\": 0.1, \"summary_first_dropout\": 0.1,"
+     " \"summary_use_proj\": true, \"vocab_size\": 50257}",
+     81912576, 1024, 1e4, SCALING_NONE},
+};
+
+static void test_common_models(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof common / sizeof *common; i++) {
+        Config c;
+        ParameterTable table;
+        if (!config_of(&c, common[i].json)) fail_msg("%s: %s", common[i].name, error);
+        parameters_describe(&table, &c);
+        if (table.parameters != common[i].parameters) fail_msg("%s: %lld parameters", common[i].name, (long long)table.parameters);
+        parameters_release(&table);
+        if (c.maxT != common[i].context || c.rope_scaling.kind != common[i].scaling || (c.pos == POS_ROPE && c.rope_base != common[i].base))
+            fail_msg("%s: context, base or scaling is read wrongly", common[i].name);
+        check_round_trip(&c);
+    }
+    Config c;   /* Pythia 70M */
+    assert_false(config_of(&c, "{\"architectures\": [\"GPTNeoXForCausalLM\"], \"bos_token_id\": 0, \"eos_token_id\": 0, \"hidden_act\": \"gelu\","
+                               " \"hidden_size\": 512, \"initializer_range\": 0.02, \"intermediate_size\": 2048, \"layer_norm_eps\": 1e-05,"
+                               " \"max_position_embeddings\": 2048, \"model_type\": \"gpt_neox\", \"num_attention_heads\": 8,"
+                               " \"num_hidden_layers\": 6, \"rotary_emb_base\": 10000, \"rotary_pct\": 0.25, \"tie_word_embeddings\": false,"
+                               " \"torch_dtype\": \"float16\", \"use_cache\": true, \"use_parallel_residual\": true, \"vocab_size\": 50304}"));
+    assert_string_equal(error, "config.json has use_parallel_residual true, which this engine lacks");
+}
+
+/* What a rope_scaling of Llama's (a context of 4096) comes to. */
+static void test_read_scalings(void **state) {
+    (void)state;
+    static const struct { const char *object; RopeScaling expected; } cases[] = {
+        {"{\"type\": \"linear\", \"factor\": 2.0}", {SCALING_LINEAR, 2, 0, 0, 0, 0, false}},
+        {"{\"rope_type\": \"linear\", \"type\": \"linear\", \"factor\": 1, \"beta_fast\": 7}", {SCALING_LINEAR, 1, 0, 0, 0, 0, false}},
+        {"{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.5, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 512}",
+         {SCALING_LLAMA3, 8, 512, 1.5, 4, 0, false}},
+        {"{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 2}", {SCALING_LLAMA3, 8, 4096, 1, 2, 0, false}},
+        {"{\"type\": \"yarn\", \"factor\": 1}", {SCALING_YARN, 1, 4096, 1, 32, 1, true}},
+        {"{\"type\": \"yarn\", \"factor\": null, \"original_max_position_embeddings\": 1024, \"attention_factor\": 1.5}",
+         {SCALING_YARN, 4, 1024, 1, 32, 1.5, true}},
+        {"{\"type\": \"yarn\", \"original_max_position_embeddings\": 4096}", {SCALING_YARN, 1, 4096, 1, 32, 1, true}},
+        {"{\"type\": \"yarn\", \"factor\": 2, \"beta_fast\": 16, \"beta_slow\": 2, \"truncate\": false, \"attention_factor\": 1}",
+         {SCALING_YARN, 2, 4096, 2, 16, 1, false}},
+        {"{\"type\": \"yarn\", \"factor\": 2, \"beta_fast\": null, \"mscale\": 1, \"mscale_all_dim\": 1}", {SCALING_YARN, 2, 4096, 1, 32, 1, true}},
+        {"{\"type\": \"yarn\", \"factor\": 2, \"mscale\": 1, \"mscale_all_dim\": 0.5, \"attention_factor\": 3}",
+         {SCALING_YARN, 2, 4096, 1, 32, 3, true}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Config c = read_with("llama", "rope_scaling", cases[i].object);
+        const RopeScaling *s = &c.rope_scaling, *e = &cases[i].expected;
+        if (s->kind != e->kind || s->factor != e->factor || s->original_len != e->original_len || s->low_freq != e->low_freq
+            || s->high_freq != e->high_freq || s->magnitude != e->magnitude || s->whole_pairs != e->whole_pairs)
+            fail_msg("%s is read as %d %g %d %g %g %g %d", cases[i].object, s->kind, s->factor, (int)s->original_len, s->low_freq, s->high_freq,
+                     s->magnitude, s->whole_pairs);
+    }
+    Config c = read_with("llama", "rope_scaling", "{\"type\": \"yarn\", \"factor\": 10, \"mscale\": 2, \"mscale_all_dim\": 0.5}");
+    double tenth = log(10) / 10;
+    assert_true(fabs(c.rope_scaling.magnitude - (1 + 2 * tenth) / (1 + tenth / 2)) < 1e-12);
+    /* where it stands beside the object, it comes first */
+    char *text = json_with("llama", "original_max_position_embeddings", "1024");
+    char *both = xprintf("%.*s, \"rope_parameters\": {\"type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 7}}",
+                         (int)strlen(text) - 1, text);
+    if (!config_of(&c, both)) fail_msg("%s", error);
+    assert_int_equal(c.rope_scaling.original_len, 1024);
+    free(text);
+    free(both);
+}
+
 static void test_other_spellings(void **state) {
     (void)state;
     static const struct { const char *name, *key, *value; } accepted[] = {
@@ -257,8 +443,9 @@ static void test_rope_objects(void **state) {
         {"{\"type\": \"default\", \"rope_theta\": 700}", "{\"rope_theta\": 2500}", 700, NULL},
         {"{}", "{\"rope_theta\": 2500}", 2500, NULL}, {"null", "{\"rope_theta\": 2500}", 2500, NULL},
         {"{\"rope_type\": \"default\"}", "{\"rope_type\": \"yarn\"}", 5e5, NULL},
-        {"{\"rope_type\": \"linear\"}", "{\"rope_type\": \"default\"}", 0, "rope_scaling of type 'linear'"},
-        {"{}", "{\"rope_type\": \"yarn\"}", 0, "rope_parameters of type 'yarn'"},
+        {"{\"rope_type\": \"linear\", \"factor\": 2}", "{\"rope_theta\": 2500, \"rope_type\": \"yarn\"}", 5e5, NULL},
+        {"{\"rope_type\": \"dynamic\"}", "{\"rope_type\": \"default\"}", 0, "rope_scaling of type 'dynamic'"},
+        {"{}", "{\"rope_type\": \"longrope\"}", 0, "rope_parameters of type 'longrope'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Config c;
@@ -382,6 +569,10 @@ static void test_sizes(void **state) {
     }
 }
 
+#define LLAMA3(factor, low, high, original)                                                                                         \
+    "{\"rope_type\": \"llama3\", \"factor\": " factor ", \"low_freq_factor\": " low ", \"high_freq_factor\": " high                        \
+    ", \"original_max_position_embeddings\": " original "}"
+
 static void test_features(void **state) {
     (void)state;
     static const struct { const char *family, *key, *value, *named; } refused[] = {
@@ -389,10 +580,29 @@ static void test_features(void **state) {
         {"gpt2", "add_cross_attention", "true", "add_cross_attention"}, {"gpt2", "scale_attn_weights", "false", "scale_attn_weights false"},
         {"gpt2", "scale_attn_weights", "\"yes\"", "scale_attn_weights"},
         {"gpt2", "n_head", "7", "n_head 7, which does not divide n_embd 768"},
-        {"llama", "rope_scaling", "{\"rope_type\": \"llama3\", \"factor\": 32.0}", "rope_scaling of type 'llama3'"},
-        {"llama", "rope_scaling", "{\"type\": \"linear\", \"factor\": 2.0}", "rope_scaling of type 'linear'"},
+        {"llama", "rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2.0}",
+         "rope_scaling of type 'dynamic', which this engine lacks; it has default, linear, llama3 and yarn"},
+        {"llama", "rope_scaling", "{\"rope_type\": \"longrope\", \"short_factor\": [1], \"long_factor\": [2]}", "rope_scaling of type 'longrope'"},
+        {"qwen2", "rope_scaling", "{\"rope_type\": \"mrope\", \"mrope_section\": [1]}", "rope_scaling of type 'mrope'"},
+        {"llama", "rope_scaling", "{\"rope_type\": \"none\"}", "rope_scaling of type 'none'"},
+        {"llama", "rope_scaling", "{\"rope_type\": \"linear\"}", "'factor'"}, {"llama", "rope_scaling", LLAMA3("\"8\"", "1", "4", "9"), "'factor'"},
+        {"llama", "rope_scaling", LLAMA3("0.5", "1", "4", "9"), "'factor'"}, {"llama", "rope_scaling", LLAMA3("null", "1", "4", "9"), "'factor'"},
+        {"llama", "rope_scaling", LLAMA3("8", "0", "4", "9"), "'low_freq_factor'"},
+        {"llama", "rope_scaling", LLAMA3("8", "null", "4", "9"), "'low_freq_factor'"},
+        {"llama", "rope_scaling", LLAMA3("8", "1", "null", "9"), "'high_freq_factor'"},
+        {"llama", "rope_scaling", LLAMA3("8", "4", "1", "9"), "rope_low_freq is 4 and rope_high_freq 1"},
+        {"llama", "rope_scaling", LLAMA3("8", "1", "1", "9"), "rope_low_freq is 1 and rope_high_freq 1"},
+        {"llama", "rope_scaling", LLAMA3("8", "1", "4", "0"), "rope_original_len is 0"},
+        {"llama", "rope_scaling", LLAMA3("8", "1", "4", "8192.5"), "original_max_position_embeddings"},
+        {"llama", "rope_scaling", "{\"type\": \"yarn\", \"factor\": 2, \"attention_factor\": 0}", "attention_factor"},
+        {"llama", "rope_scaling", "{\"type\": \"yarn\", \"factor\": 2, \"attention_factor\": \"1\"}", "attention_factor"},
+        {"llama", "rope_scaling", "{\"type\": \"yarn\", \"factor\": 2, \"beta_fast\": -1}", "beta_fast"},
+        {"llama", "rope_scaling", "{\"type\": \"yarn\", \"factor\": 2, \"truncate\": 1}", "truncate"},
+        {"llama", "rope_scaling", "{\"type\": \"yarn\", \"factor\": 2, \"rope_theta\": 1}", "rope_base 1"},
+        {"llama", "rope_scaling", "{\"type\": \"yarn\", \"original_max_position_embeddings\": 5000}", "rope_factor is 0.8192"},
+        {"train_gpt", "rope_scaling", "{\"rope_type\": \"dynamic\"}", "rope_scaling of type 'dynamic'"},
         {"llama", "rope_scaling", "{\"type\": 7}", "'type'"}, {"llama", "rope_scaling", "\"yarn\"", "rope_scaling"},
-        {"llama", "rope_parameters", "{\"rope_type\": \"yarn\", \"rope_theta\": 1e4}", "rope_parameters of type 'yarn'"},
+        {"llama", "rope_parameters", "{\"rope_type\": \"su\", \"rope_theta\": 1e4}", "rope_parameters of type 'su'"},
         {"llama", "rope_parameters", "{\"rope_theta\": \"1e4\"}", "rope_theta"},
         {"llama", "rope_parameters", "{\"rope_theta\": 0}", "rope_theta"},
         {"llama", "rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e4}}", "rope_parameters of each kind of layer"},
@@ -465,7 +675,8 @@ static void test_special_tokens(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dropouts), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_published),
+        cmocka_unit_test(test_dropouts), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_scalings),
+        cmocka_unit_test(test_published), cmocka_unit_test(test_common_models), cmocka_unit_test(test_read_scalings),
         cmocka_unit_test(test_other_spellings), cmocka_unit_test(test_rope), cmocka_unit_test(test_rope_objects),
         cmocka_unit_test(test_biases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_features), cmocka_unit_test(test_special_tokens),
     };

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const families[] = {"gpt2", "llama", "llama_shards", "qwen2", "qwen3", "gpt_neox"};
+static const char *const families[] = {"gpt2", "llama", "llama_shards", "qwen2", "qwen3", "gpt_neox", "llama3", "yarn", "linear"};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 static int begin(void **state) {
@@ -151,21 +151,32 @@ static void test_logits(void **state) {
     }
 }
 
+static bool same_scaling(const RopeScaling *a, const RopeScaling *b) {
+    return a->kind == b->kind && a->factor == b->factor && a->original_len == b->original_len && a->low_freq == b->low_freq
+        && a->high_freq == b->high_freq && fabs(a->magnitude - b->magnitude) < 1e-12 && a->whole_pairs == b->whole_pairs;
+}
+
 /* What each directory says, beyond what its logits would show. */
 static void test_configs(void **state) {
     (void)state;
-    static const struct {
+    const struct {
         const char *name, *family;
         int64_t NKV, HS;
         bool bias, qkv_bias, tie, gated, qk_norm;
         double base, eps;
+        RopeScaling scaling;
     } expected[] = {
-        {"gpt2", "gpt2", 4, 8, true, true, true, false, false, 10000, 1e-5},
-        {"llama", "llama", 2, 12, false, false, false, true, false, 5e5, 1e-6},
-        {"llama_shards", "llama", 1, 8, true, true, false, true, false, 10000, 1e-5},
-        {"qwen2", "qwen2", 2, 8, false, true, true, true, false, 1e6, 1e-6},
-        {"qwen3", "qwen3", 2, 16, false, false, false, true, true, 10000, 1e-6},
-        {"gpt_neox", "gpt_neox", 4, 8, true, true, false, false, false, 10000, 1e-5},
+        {"gpt2", "gpt2", 4, 8, true, true, true, false, false, 10000, 1e-5, {0}},
+        {"llama", "llama", 2, 12, false, false, false, true, false, 5e5, 1e-6, {0}},
+        {"llama_shards", "llama", 1, 8, true, true, false, true, false, 10000, 1e-5, {0}},
+        {"qwen2", "qwen2", 2, 8, false, true, true, true, false, 1e6, 1e-6, {0}},
+        {"qwen3", "qwen3", 2, 16, false, false, false, true, true, 10000, 1e-6, {0}},
+        {"gpt_neox", "gpt_neox", 4, 8, true, true, false, false, false, 10000, 1e-5, {0}},
+        {"llama3", "llama", 1, 16, false, false, false, true, false, 100, 1e-6,
+         {.kind = SCALING_LLAMA3, .factor = 3, .original_len = 8, .low_freq = 0.2, .high_freq = 1}},
+        {"yarn", "qwen2", 1, 8, false, true, false, true, false, 100, 1e-6,
+         {.kind = SCALING_YARN, .factor = 3, .original_len = 8, .low_freq = 0.2, .high_freq = 1, .magnitude = 1 + log(3) / 10, .whole_pairs = true}},
+        {"linear", "gpt_neox", 4, 8, true, true, false, false, false, 100, 1e-5, {.kind = SCALING_LINEAR, .factor = 3}},
     };
     assert_int_equal(sizeof expected / sizeof *expected, FAMILIES);
     for (int i = 0; i < FAMILIES; i++) {
@@ -175,7 +186,7 @@ static void test_configs(void **state) {
         bool same = c.L == 2 && c.NH == 4 && c.C == 32 && c.V == 67 && c.maxT == 24 && c.NKV == expected[i].NKV && c.HS == expected[i].HS
                  && c.bias == expected[i].bias && c.qkv_bias == expected[i].qkv_bias && c.tie == expected[i].tie
                  && c.gated == expected[i].gated && c.qk_norm == expected[i].qk_norm
-                 && c.rope_base == expected[i].base && c.norm_eps == expected[i].eps;
+                 && c.rope_base == expected[i].base && c.norm_eps == expected[i].eps && same_scaling(&c.rope_scaling, &expected[i].scaling);
         if (!same) fail_msg("the config of %s is read wrongly", expected[i].name);
     }
 }
@@ -585,7 +596,8 @@ static void test_other_architectures(void **state) {
         expect_error(path_of("%s is %s in the checkpoint, but %s was asked for; leave", cases[i].field, cases[i].held, cases[i].asked));
     }
     static const char *const accepted[] = {"dropout=0.3\n", "rope_base=777\n", "norm_eps=1e-3\n", "max_seq_len=100\n",
-                                           "rope_layout=interleaved\n"};
+                                           "rope_layout=interleaved\n", "rope_scaling=linear\nrope_factor=2\n",
+                                           "rope_scaling=yarn\nrope_factor=4\n"};
     for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++)
         if (!reads_as(committed("llama"), config_with(committed("llama"), accepted[i]))) fail_msg("%s: %s", accepted[i], error);
 }

@@ -457,18 +457,20 @@ MemoryPlan model_plan(const ModelSpec *spec, const Backend *backend) {
     return plan;
 }
 
-/* cos, sin of t * base^(-2i/HS), computed in double. */
+/* cos, sin of t times each pair's frequency, computed in double, and both times the magnitude that queries and keys get. */
 static void upload_rotations(Model *m) {
     const Config *c = &m->config;
-    int64_t n = tensor_numel(m->rotations);
+    int64_t n = tensor_numel(m->rotations), pairs = c->HS / 2;
     if (n == 0) return;
     float *table = (float *)xmalloc((size_t)n * sizeof *table);
-    for (int64_t t = 0; t < m->spec.T; t++)
-        for (int64_t i = 0; i < c->HS / 2; i++) {
-            double angle = (double)t * pow(c->rope_base, -2.0 * (double)i / (double)c->HS);
-            table[(t * (c->HS / 2) + i) * 2] = (float)cos(angle);
-            table[(t * (c->HS / 2) + i) * 2 + 1] = (float)sin(angle);
+    double magnitude = rope_magnitude(&c->rope_scaling);
+    for (int64_t i = 0; i < pairs; i++) {
+        double frequency = rope_frequency(&c->rope_scaling, c->rope_base, c->HS, i);
+        for (int64_t t = 0; t < m->spec.T; t++) {
+            table[(t * pairs + i) * 2] = (float)(magnitude * cos((double)t * frequency));
+            table[(t * pairs + i) * 2 + 1] = (float)(magnitude * sin((double)t * frequency));
         }
+    }
     m->backend->upload(m->rotations.data, table, tensor_bytes(m->rotations), m->stream);
     m->backend->synchronize(m->stream);
     free(table);

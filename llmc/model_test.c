@@ -240,19 +240,30 @@ static void test_every_mask_is_another(void **state) {
     model_free(&m);
 }
 
-/* cos and sin of t base^(-2i/HS). */
-static void test_rotations(void **state) {
-    (void)state;
+/* cos and sin of t times the frequency of each pair (rope_scaling_test.c), and with yarn times the magnitude. */
+static void check_rotations(const char *scaling, double magnitude) {
     Model m;
-    ModelSpec spec = spec_of("head_size=10\nrope_base=500\n", F32, MODEL_EVALUATE, 1);
+    char settings[200];
+    snprintf(settings, sizeof settings, "head_size=10\nrope_base=500\n%s", scaling);
+    ModelSpec spec = spec_of(settings, F32, MODEL_EVALUATE, 1);
     create(&m, &spec);
     const float *table = m.rotations.data;
     for (int t = 0; t < 16; t++)
         for (int i = 0; i < 5; i++) {
-            double angle = t * exp(-2.0 * i / 10 * log(500)), c = table[(t * 5 + i) * 2], s = table[(t * 5 + i) * 2 + 1];
-            assert_true(fabs(c - cos(angle)) <= 1e-6 && fabs(s - sin(angle)) <= 1e-6);
+            double plain = exp(-2.0 * i / 10 * log(500)), scaled = rope_frequency(&m.config.rope_scaling, 500, 10, i);
+            double angle = t * (*scaling ? scaled : plain), c = table[(t * 5 + i) * 2], s = table[(t * 5 + i) * 2 + 1];
+            assert_true(fabs(c - magnitude * cos(angle)) <= 1e-6 && fabs(s - magnitude * sin(angle)) <= 1e-6);
+            assert_true(!*scaling || i == 0 || scaled < plain);
         }
     model_free(&m);
+}
+
+static void test_rotations(void **state) {
+    (void)state;
+    check_rotations("", 1);
+    check_rotations("rope_scaling=linear\nrope_factor=2\n", 1);
+    check_rotations("rope_scaling=llama3\nrope_factor=2\nrope_original_len=8\n", 1);
+    check_rotations("rope_scaling=yarn\nrope_factor=2\nrope_original_len=8\nrope_magnitude=1.5\n", 1.5);
 }
 
 /* ---- numbers that are not finite -------------------------------------------------------------------------------------------- */

@@ -34,6 +34,13 @@ extern "C" {
     FLAG  (0,   tie,             1, "share the token embedding with the head")                                                      \
     REAL  (0,   rope_base,       10000, 1, 1e12, "theta_i = base^(-2i/head-size)")                                                  \
     CHOICE(0,   rope_layout,     "interleaved", "interleaved|half", "rotate pairs (2i, 2i+1), or (i, i + head-size/2)")             \
+    CHOICE(0,   rope_scaling,    "none", "none|linear|llama3|yarn", "slows RoPE for a context longer than the original one")        \
+    REAL  (0,   rope_factor,     0, 0, 1e6, "with rope-scaling: how many times as long the context becomes")                        \
+    INT   (0,   rope_original_len, 0, 0, 1048576, "with llama3, yarn: the original context; 0: that of --model DIR")                \
+    REAL  (0,   rope_low_freq,   0, 0, 1e6, "with llama3, yarn: pairs of fewer turns in it are slowed by the factor; 0: 1")         \
+    REAL  (0,   rope_high_freq,  0, 0, 1e6, "with llama3, yarn: pairs of more turns are not; 0: llama3 4, yarn 32")                 \
+    REAL  (0,   rope_magnitude,  0, 0, 1000, "with yarn: multiplies queries and keys; 0: 1 + ln(rope-factor) / 10")                 \
+    FLAG  (0,   rope_whole_pairs, 1, "with yarn: both bounds are moved outwards to whole pairs")                                    \
     CHOICE(0,   norm,            "layernorm", "layernorm|rmsnorm|none", "normalisation of what enters attention, MLP and head")     \
     CHOICE(0,   norm_place,      "pre", "pre|post", "before attention and MLP, or after their sum with the residual")               \
     FLAG  (0,   qk_norm,         0, "RMSNorm of every query and key head before RoPE")                                              \
@@ -66,7 +73,7 @@ extern "C" {
     REAL  (0,   skip_spikes,     0, 0, 1e6, "leave out updates so many standard deviations above the last 128; 0: none")            \
     SECTION("Run")                                                                                                                  \
     INT   ('x', steps,           600, 0, 1073741824, "optimizer steps")                                                             \
-    REAL  (0,   max_time,        0, 0, 1e9, "stop after so many seconds, with a checkpoint; 0: no limit")                           \
+    REAL  (0,   max_time,        0, 0, 1e9, "seconds of training after which the last checkpoint must be written; 0: no limit")                           \
     INT   ('s', seed,            1337, 0, 9007199254740991, "of initial weights, data order and dropout")                           \
     TEXT  (0,   device,          "auto", "cpu, cuda, or auto: the best at hand")                                                    \
     CHOICE(0,   dtype,           "auto", "auto|fp32|bf16", "of weights and activations; auto: fp32 on the CPU, bf16 on a GPU")      \
@@ -87,6 +94,7 @@ extern "C" {
     INT   (0,   zero,            0, 0, 1, "1: each rank keeps only its share of the optimizer's state (ZeRO-1)")                    \
     REAL  (0,   comm_timeout,    300, 1, 1e6, "seconds that a rank may let the others wait before all end")                         \
     INT   (0,   check_ranks,     0, 0, 1073741824, "steps between comparisons of all ranks' parameters; 0: at the start alone")     \
+    REAL  (0,   plan_memory,     0, 0, 1e6, "with --plan: GiB of memory to fill, in place of this device's")                        \
     REAL  (0,   link_speed,      0, 0, 1e6, "with --plan --ranks: GB/s that a rank sends and receives at once")                     \
     REAL  (0,   matmul_speed,    0, 0, 1e6, "with --plan --ranks: TFLOP/s of a rank's matrix products")                             \
     SECTION("Evaluation, log and checkpoints")                                                                                      \

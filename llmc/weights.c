@@ -352,13 +352,14 @@ static bool check_rest(const TensorIndex *index, const WeightLayout *layout, con
 
 /* The model must be the one that the directory holds: what tensors cannot show, as an activation, would come out as another model, and the
    family's tables are for its own architectures alone. These may differ: dropout, the context (check_tensor sees whether a table has the
-   rows), the layout of pairs (rows are permuted), and RoPE's base and the norms' epsilon, which finetuning may change on purpose. */
+   rows), the layout of pairs (rows are permuted), and RoPE's base and scaling and the norms' epsilon, which finetuning may change on purpose. */
 static bool check_same(const char *directory, const Family *family, Config saved, const Config *config, char error[ERROR_SIZE]) {
     char cause[ERROR_SIZE];
     saved.dropout = config->dropout;
     saved.maxT = config->maxT;
     saved.rope_layout = config->rope_layout;
     saved.rope_base = config->rope_base;
+    saved.rope_scaling = config->rope_scaling;
     saved.norm_eps = config->norm_eps;
     return config_same(&saved, config, cause) || file_error(error, "%.200s holds a %s, which cannot be made another architecture: %.200s; "
                                                                    "leave that option out", directory, family->model_type, cause);

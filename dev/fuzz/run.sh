@@ -13,8 +13,9 @@ case ${1-} in
 esac
 targets=${*:-json safetensors shard options config index vocab merges tokenizer}
 library="llmc/error.c llmc/files.c llmc/json.c llmc/safetensors.c llmc/shard.c llmc/options.c llmc/config.c
-         llmc/families.c llmc/hf_config.c llmc/weight_files.c
-         llmc/bpe.c llmc/bpe_encode.c llmc/bpe_files.c llmc/specials.c llmc/pretokenize.c llmc/utf8.c"
+         llmc/families.c llmc/hf_config.c llmc/hf_config_write.c llmc/hf_words.c llmc/rope_scaling.c llmc/weight_files.c
+         llmc/bpe.c llmc/bpe_encode.c llmc/bpe_files.c llmc/bpe_rules.c llmc/specials.c llmc/pretokenize.c llmc/nfc.c
+         llmc/byte_buffer.c llmc/utf8.c"
 flags="-std=gnu11 -O2 -g -Wall -Wextra -fno-omit-frame-pointer -fno-sanitize-recover=all -I."
 libraries="-lm -lpthread"
 mkdir -p "$build" || exit 1
@@ -34,6 +35,10 @@ if printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void) {
    ${CC:-cc} -x c - -lpcre2-8 -o "$build/probe" 2>/dev/null; then
     flags="$flags -DUSE_PCRE2"
     libraries="-lpcre2-8 $libraries"
+fi
+if printf '#include <utf8proc.h>\nint main(void) { return 0; }\n' | ${CC:-cc} -x c - -lutf8proc -o "$build/probe" 2>/dev/null; then
+    flags="$flags -DUSE_UTF8PROC"
+    libraries="-lutf8proc $libraries"
 fi
 for target in $targets; do
     # An option's name is compared with all names, letter by letter: tracing that finds nothing and takes two thirds of the time.
