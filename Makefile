@@ -30,6 +30,7 @@ ifeq ($(ONEDNN)$(HAVE_ONEDNN),1)
 $(error ONEDNN=1 but oneDNN was not found: install libdnnl-dev, or use ONEDNN=0 for the portable matmul)
 endif
 HAVE_PCRE2 := $(call probe,\043define PCRE2_CODE_UNIT_WIDTH 8\n\043include <pcre2.h>\nint main(void){return pcre2_config(PCRE2_CONFIG_JIT$(comma)0)==0;},-lpcre2-8)
+HAVE_UTF8PROC := $(call probe,\043include <utf8proc.h>\nint main(void){return utf8proc_version()==0;},-lutf8proc)
 HAVE_CXX := $(if $(filter 0,$(EMU)),,$(call probe,int main(void){return 0;},-x c++ -lstdc++))
 NVCC := $(if $(filter 0,$(CUDA)),,$(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc)))
 CUDA_RELEASE := $(if $(NVCC),$(shell $(NVCC) --version | sed -n 's/.*release \([0-9]*\).*/\1/p'))
@@ -56,11 +57,11 @@ $(error MPI=1 but no mpicc that works is on the PATH: install libopenmpi-dev or 
 endif
 # For the GPUs present; without one, for what is in use, and PTX for what comes.
 CUDA_ARCHS ?= $(or $(GPU_ARCHS),80 86 89 90)
-$(info $(CC): PCRE2 $(if $(HAVE_PCRE2),yes,no (no byte-pair encoding)), oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (for $(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(GPU_ARCHS),found,not found))), NCCL $(if $(HAVE_NCCL),yes,no), MPI $(if $(HAVE_MPI),yes,no))
+$(info $(CC): PCRE2 $(if $(HAVE_PCRE2),yes,no (no byte-pair encoding)), utf8proc $(if $(HAVE_UTF8PROC),yes,no (no Qwen vocabularies)), oneDNN $(if $(HAVE_ONEDNN),yes,no (portable matmul: slow)), OpenMP $(if $(OPENMP),yes,no (one thread)), CUDA $(if $(USE_CUDA),yes (for $(CUDA_ARCHS)),no (nvcc $(if $(NVCC),found,not found), GPU $(if $(GPU_ARCHS),found,not found))), NCCL $(if $(HAVE_NCCL),yes,no), MPI $(if $(HAVE_MPI),yes,no))
 endif
-override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(HAVE_PCRE2),-DUSE_PCRE2)
+override CFLAGS += $(if $(OPENMP),-fopenmp,-fopenmp-simd -Wno-unknown-pragmas) $(if $(HAVE_ONEDNN),-DUSE_ONEDNN) $(if $(HAVE_PCRE2),-DUSE_PCRE2) $(if $(HAVE_UTF8PROC),-DUSE_UTF8PROC)
 override LDFLAGS += $(if $(OPENMP),-fopenmp)
-override LDLIBS := $(if $(HAVE_PCRE2),-lpcre2-8) $(if $(HAVE_ONEDNN),-ldnnl) $(if $(USE_CUDA),-lcublasLt -ldl -Xlinker -rpath=$(abspath $(dir $(NVCC))../lib64)) $(LDLIBS)
+override LDLIBS := $(if $(HAVE_PCRE2),-lpcre2-8) $(if $(HAVE_UTF8PROC),-lutf8proc) $(if $(HAVE_ONEDNN),-ldnnl) $(if $(USE_CUDA),-lcublasLt -ldl -Xlinker -rpath=$(abspath $(dir $(NVCC))../lib64)) $(LDLIBS)
 
 PROGRAMS := train_gpt sample_gpt tokenizer test_gpt
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard kernels/*_test.c llmc/*_test.c))

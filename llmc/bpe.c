@@ -86,6 +86,7 @@ static bool add_pair(Bpe *bpe, int32_t rank, const char *name, char error[ERROR_
 
 Bpe *bpe_assemble(BpeToken *tokens, int64_t vocab_size, BpeMerge *merges, int64_t merge_count, const char *name, char error[ERROR_SIZE]) {
     Bpe *bpe = xcalloc(1, sizeof *bpe);
+    bpe->rules.first = -1;
     bpe->tokens = tokens;
     bpe->vocab_size = vocab_size;
     bpe->merges = merges;
@@ -101,13 +102,21 @@ Bpe *bpe_assemble(BpeToken *tokens, int64_t vocab_size, BpeMerge *merges, int64_
     return NULL;
 }
 
+static void free_specials(Bpe *bpe) {
+    Specials *all[] = { &bpe->specials, &bpe->passes[0], &bpe->passes[1] };
+    for (int i = 0; i < 3; i++) {
+        free((void *)all[i]->texts);
+        specials_free(all[i]);
+    }
+}
+
 void bpe_free(Bpe *bpe) {
     if (!bpe) return;
-    for (int64_t i = 0; i < bpe->specials.count; i++) free(bpe->special_texts[i]);
+    for (int64_t i = 0; i < bpe->specials.count; i++) free(bpe->added[i].text);
     for (int64_t token = 0; token < bpe->vocab_size; token++) free(bpe->tokens[token].bytes);
-    specials_free(&bpe->specials);
-    free(bpe->special_texts);
-    free(bpe->special_tokens);
+    free_specials(bpe);
+    free(bpe->added);
+    free(bpe->words);
     free(bpe->tokens);
     free(bpe->merges);
     free(bpe->pairs);
@@ -150,18 +159,34 @@ Bpe *bpe_create(const BpeMerge *merges, int64_t merge_count, const char *const *
     return bpe;
 }
 
-/* ---- Special tokens ---- */
+void bpe_set_pretokenization(Bpe *bpe, Pretokenization kind) {
+    bpe->rules.pretokenization = kind;
+    bpe->rules.nfc = pretokenization_normalizes(kind);
+}
 
-bool bpe_set_specials(Bpe *bpe, const char *const *texts, const int32_t *tokens, int64_t more, char error[ERROR_SIZE]) {
+/* ---- Added tokens ---- */
+
+/* Those of one pass, or all (pass 2). */
+static bool find_specials(const Bpe *bpe, int64_t count, int pass, Specials *specials, char error[ERROR_SIZE]) {
+    const char **texts = xmalloc((size_t)count * sizeof *texts + 1);
+    int64_t taken = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (pass == 2 || bpe->added[i].normalized == pass) texts[taken++] = bpe->added[i].text;
+    bool good = specials_init(specials, texts, taken, error);
+    specials->texts = texts;
+    return good;
+}
+
+bool bpe_set_added(Bpe *bpe, const BpeAdded *added, int64_t more, char error[ERROR_SIZE]) {
     int64_t before = bpe->specials.count, count = before + more;
-    bpe->special_texts = xrealloc(bpe->special_texts, count * sizeof *bpe->special_texts + 1);
-    bpe->special_tokens = xrealloc(bpe->special_tokens, count * sizeof *bpe->special_tokens + 1);
+    bpe->added = xrealloc(bpe->added, (size_t)count * sizeof *bpe->added + 1);
     for (int64_t i = 0; i < more; i++) {
-        bpe->special_texts[before + i] = xstrdup(texts[i]);
-        bpe->special_tokens[before + i] = tokens[i];
+        bpe->added[before + i] = added[i];
+        bpe->added[before + i].text = xstrdup(added[i].text);
     }
-    specials_free(&bpe->specials);
-    bool good = specials_init(&bpe->specials, (const char *const *)bpe->special_texts, count, error);
+    free_specials(bpe);
+    bool good = find_specials(bpe, count, 2, &bpe->specials, error) && find_specials(bpe, count, 0, &bpe->passes[0], error) &&
+                find_specials(bpe, count, 1, &bpe->passes[1], error);
     bpe->specials.count = count;   /* also where one is refused, so that bpe_free finds all */
     return good;
 }
@@ -187,7 +212,8 @@ static bool is_utf8(const char *text) {
 }
 
 bool bpe_add_special(Bpe *bpe, const char *text, char error[ERROR_SIZE]) {
-    if (bpe_special(bpe, text) >= 0) return true;
+    for (int64_t i = 0; i < bpe->specials.count; i++)
+        if (strcmp(bpe->added[i].text, text) == 0) return bpe->added[i].special = true;
     if (!*text || !is_utf8(text)) return file_error(error, "a special token is %s; it needs UTF-8 text", *text ? "not UTF-8" : "empty");
     int32_t token = spelled_so(bpe, text);
     if (token >= 0 && strcmp(bpe->tokens[token].bytes, text) != 0)
@@ -199,10 +225,12 @@ bool bpe_add_special(Bpe *bpe, const char *text, char error[ERROR_SIZE]) {
         bpe->tokens = xrealloc(bpe->tokens, bpe->vocab_size * sizeof *bpe->tokens);
         bpe->tokens[token] = (BpeToken){ xstrdup(text), strlen(text) };
     }
-    return bpe_set_specials(bpe, &text, &token, 1, error);
+    return bpe_set_added(bpe, &(BpeAdded){ (char *)text, token, true, false }, 1, error);
 }
 
 /* ---- Asking ---- */
+
+int32_t bpe_first(const Bpe *bpe) { return bpe->rules.first; }
 
 int64_t bpe_vocab_size(const Bpe *bpe) { return bpe->vocab_size; }
 
@@ -214,6 +242,6 @@ const char *bpe_token(const Bpe *bpe, int32_t token, size_t *length) {
 
 int32_t bpe_special(const Bpe *bpe, const char *text) {
     for (int64_t i = 0; i < bpe->specials.count; i++)
-        if (strcmp(bpe->special_texts[i], text) == 0) return bpe->special_tokens[i];
+        if (strcmp(bpe->added[i].text, text) == 0) return bpe->added[i].token;
     return -1;
 }

@@ -2,7 +2,7 @@
    the lowest rank first, the leftmost of equals: plainly if it is short, else by lists of the places of each rank, in near-linear time. */
 #include "bpe_parts.h"
 #include "error.h"
-#include "pretokenize.h"
+#include "nfc.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -34,10 +34,12 @@ struct BpeEncoder {
     Entry (*cache)[2];      /* (1 << CACHE_BITS), the newer first */
     Places *ranked;         /* (merge_count) of long words, once there is one; empty between them */
     uint32_t *heap;         /* (merge_count) the ranks that have places */
+    ByteBuffer normal;      /* of the text */
 };
 
 BpeEncoder *bpe_encoder_open(const Bpe *bpe, char error[ERROR_SIZE]) {
-    Pretokenizer *pretokenizer = pretokenizer_open(error);
+    if (bpe->rules.nfc && !nfc_available(error)) return NULL;
+    Pretokenizer *pretokenizer = pretokenizer_open(bpe->rules.pretokenization, error);
     if (!pretokenizer) return NULL;
     BpeEncoder *encoder = xcalloc(1, sizeof *encoder);
     encoder->bpe = bpe;
@@ -54,6 +56,7 @@ void bpe_encoder_close(BpeEncoder *encoder) {
     free(encoder->cache);
     free(encoder->ranked);
     free(encoder->heap);
+    byte_buffer_free(&encoder->normal);
     free(encoder);
 }
 
@@ -191,7 +194,7 @@ static uint64_t mix(uint64_t h, uint64_t value) {
 }
 
 /* Reads every byte, some twice. */
-static uint64_t word_hash(const char *word, size_t length) {
+static inline uint64_t word_hash(const char *word, size_t length) {
     uint64_t h = length;
     if (length < 4) return mix(h, load(word, 1) << 16 | load(word + length / 2, 1) << 8 | load(word + length - 1, 1));
     if (length <= 8) return mix(h, load(word, 4) << 32 | load(word + length - 4, 4));
@@ -211,15 +214,60 @@ static void remember(Entry *pair, const char *word, size_t length, const int32_t
     memcpy(pair[0].tokens, tokens, count * sizeof *tokens);
 }
 
+/* ---- Words that are tokens ---- */
+
+/* The slot of the token with those bytes, or the empty one where it belongs. */
+static int32_t *word_slot(const Bpe *bpe, const char *word, size_t length) {
+    size_t mask = ((size_t)1 << bpe->word_bits) - 1, at = word_hash(word, length) >> 8 & mask;
+    for (;; at = (at + 1) & mask) {
+        int32_t token = bpe->words[at];
+        if (token < 0) break;
+        if (bpe->tokens[token].length == length && memcmp(bpe->tokens[token].bytes, word, length) == 0) break;
+    }
+    return &bpe->words[at];
+}
+
+void bpe_index_words(Bpe *bpe) {
+    bpe->word_bits = 8;
+    while ((int64_t)1 << bpe->word_bits < 2 * bpe->vocab_size) bpe->word_bits++;
+    size_t size = sizeof *bpe->words << bpe->word_bits;
+    bpe->words = memset(xmalloc(size), -1, size);
+    bool *added = xcalloc((size_t)bpe->vocab_size + 1, sizeof *added);
+    for (int64_t i = 0; i < bpe->specials.count; i++) added[bpe->added[i].token] = true;
+    for (int32_t token = 0; token < bpe->vocab_size; token++) {
+        const BpeToken *t = &bpe->tokens[token];
+        if (t->bytes && !added[token]) *word_slot(bpe, t->bytes, t->length) = token;
+    }
+    free(added);
+}
+
+/* ---- Words ---- */
+
+/* The token that the word is, if words are taken whole, or -1. */
+static int32_t whole_word(const Bpe *bpe, const char *word, size_t length) { return bpe->words ? *word_slot(bpe, word, length) : -1; }
+
+static int encode_short(const Bpe *bpe, const char *word, int length, int32_t *tokens) {
+    int32_t whole = whole_word(bpe, word, (size_t)length);
+    if (whole < 0) return merge_short(bpe, word, length, tokens);
+    *tokens = whole;
+    return 1;
+}
+
+static void encode_long(BpeEncoder *encoder, const char *word, size_t length, TokenBuffer *out) {
+    int32_t whole = whole_word(encoder->bpe, word, length);
+    if (whole < 0) merge_long(encoder, word, length, out);
+    else out->tokens[out->count++] = whole;
+}
+
 /* out has room for length + ENTRY_TOKENS more. */
 static void encode_word(BpeEncoder *encoder, const char *word, size_t length, TokenBuffer *out) {
     int32_t *tokens = out->tokens + out->count;
     if (length > SHORT_BYTES) {
-        merge_long(encoder, word, length, out);
+        encode_long(encoder, word, length, out);
         return;
     }
     if (length > ENTRY_BYTES) {
-        out->count += merge_short(encoder->bpe, word, (int)length, tokens);
+        out->count += encode_short(encoder->bpe, word, (int)length, tokens);
         return;
     }
     Entry *pair = encoder->cache[word_hash(word, length) >> 8 & (((size_t)1 << CACHE_BITS) - 1)];
@@ -229,7 +277,7 @@ static void encode_word(BpeEncoder *encoder, const char *word, size_t length, To
         out->count += entry->count;
         return;
     }
-    int count = merge_short(encoder->bpe, word, (int)length, tokens);
+    int count = encode_short(encoder->bpe, word, (int)length, tokens);
     if (count <= ENTRY_TOKENS) remember(pair, word, length, tokens, count);
     out->count += count;
 }
@@ -255,24 +303,57 @@ static void encode_words(BpeEncoder *encoder, const char *text, size_t length, T
     }
 }
 
-static int32_t special_of(const Bpe *bpe, const char *text, size_t size) {
-    int64_t i = 0;
-    while (bpe->specials.lengths[i] != size || memcmp(bpe->special_texts[i], text, size) != 0) i++;
-    return bpe->special_tokens[i];
+static const BpeAdded *added_of(const Bpe *bpe, const char *text, size_t size) {
+    const BpeAdded *added = bpe->added;
+    while (strncmp(added->text, text, size) != 0 || added->text[size]) added++;
+    return added;
 }
 
-void bpe_encode(BpeEncoder *encoder, const char *text, size_t length, bool specials, TokenBuffer *out) {
-    const Bpe *bpe = encoder->bpe;
-    size_t size = 0;
-    for (size_t at = 0, n; at < length; at += n + size) {
-        n = specials ? specials_find(&bpe->specials, text + at, length - at, &size) : length;
-        encode_words(encoder, text + at, n, out);
-        if (size == 0) continue;
-        reserve(out, 1);
-        out->tokens[out->count++] = special_of(bpe, text + at + n, size);
+static bool takes_added(const Bpe *bpe, bool specials) {
+    for (int64_t i = 0; i < bpe->specials.count; i++)
+        if (specials || !bpe->added[i].special) return true;
+    return false;
+}
+
+/* Bytes before the first added token of the pass that is taken, and its own; NULL and 0 if there is none. One that is not taken hides others
+   in it. */
+static size_t find_added(const Bpe *bpe, int pass, const char *text, size_t length, bool specials, const BpeAdded **added, size_t *size) {
+    for (size_t at = 0;; at += *size) {
+        at += specials_find(&bpe->passes[pass], text + at, length - at, size);
+        *added = *size > 0 ? added_of(bpe, text + at, *size) : NULL;
+        if (!*added || specials || !(*added)->special) return at;
     }
 }
 
+/* From that pass on. */
+static void encode_pass(BpeEncoder *encoder, int pass, const char *text, size_t length, bool specials, TokenBuffer *out) {
+    const Bpe *bpe = encoder->bpe;
+    const BpeAdded *added;
+    size_t size = 0;
+    if (pass == 2) {
+        encode_words(encoder, text, length, out);
+        return;
+    }
+    if (pass == 1 && bpe->rules.nfc) text = nfc(text, &length, &encoder->normal);
+    for (size_t at = 0, n; at < length; at += n + size) {
+        n = find_added(bpe, pass, text + at, length - at, specials, &added, &size);
+        if (n > 0) encode_pass(encoder, pass + 1, text + at, n, specials, out);
+        if (!added) continue;
+        reserve(out, 1);
+        out->tokens[out->count++] = added->token;
+    }
+}
+
+void bpe_encode(BpeEncoder *encoder, const char *text, size_t length, bool specials, TokenBuffer *out) {
+    encode_pass(encoder, takes_added(encoder->bpe, specials) ? 0 : 1, text, length, specials, out);
+}
+
+/* ---- Cutting ---- */
+
+/* If all added tokens are taken, and in one pass, the text may be cut behind one too. */
 size_t bpe_cut(const Bpe *bpe, const char *text, size_t length, bool specials) {
-    return specials ? specials_cut(&bpe->specials, text, length) : pretoken_cut(text, length);
+    const Pretokenization *kind = &bpe->rules.pretokenization;
+    if (!takes_added(bpe, specials)) return pretoken_cut(kind, text, length);
+    if (specials && bpe->passes[1].count == 0) return specials_cut(&bpe->specials, pretoken_cut, kind, text, length);
+    return specials_clear_cut(&bpe->specials, pretoken_cut, kind, text, length);
 }

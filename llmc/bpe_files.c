@@ -14,13 +14,6 @@ enum { FILE_BYTES = 256 << 20 };
 
 static const char vocab_file[] = "vocab.json", merges_file[] = "merges.txt", tokenizer_file[] = "tokenizer.json";
 
-/* GPT-2's expression, as the tools spell it. */
-static const char *const expressions[] = {
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-    "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-    "'(?:[sdmt]|ll|ve|re)| ?\\p{L}++| ?\\p{N}++| ?[^\\s\\p{L}\\p{N}]++|\\s++$|\\s+(?!\\S)|\\s",
-};
-
 /* ---- Tokens and merges, as they are read ---- */
 
 typedef struct {
@@ -188,15 +181,13 @@ static bool read_merges(Reader *r, const char *text, size_t length, const char *
 /* What no merge makes is special; if that is much, the two files do not belong together. */
 static Bpe *assemble_vocabulary(Reader *r, const char *merges_name) {
     enum { MOST = 256 };
-    const char *texts[MOST];
-    int32_t tokens[MOST];
+    BpeAdded added[MOST];
     int64_t count = 0;
     bool *made = tokens_made(r);
     for (int64_t i = 0; i < r->vocab_size; i++) {
         if (!r->spelling[i] || made[i]) continue;
         if (count < MOST) {
-            texts[count] = r->spelling[i];
-            tokens[count] = (int32_t)i;
+            added[count] = (BpeAdded){ (char *)r->spelling[i], (int32_t)i, true, false };
             take_literally(r, i, r->spelling[i]);
         }
         count++;
@@ -204,11 +195,11 @@ static Bpe *assemble_vocabulary(Reader *r, const char *merges_name) {
     free(made);
     if (count > MOST) {
         file_error(r->error, "%s and %s do not belong together: no merge makes %d of the tokens, as \"%.80s\"", r->name, merges_name,
-                   (int)count, texts[0]);
+                   (int)count, added[0].text);
         return NULL;
     }
     Bpe *bpe = assemble(r);
-    if (bpe) CHECK(bpe_set_specials(bpe, texts, tokens, count, r->error));
+    if (bpe) CHECK(bpe_set_added(bpe, added, count, r->error));
     return bpe;
 }
 
@@ -227,97 +218,11 @@ Bpe *bpe_of_vocabulary(const char *vocab, size_t vocab_length, const char *vocab
 
 /* ---- tokenizer.json ---- */
 
-static const char *type_of(const Json *json) {
-    const char *type = json_get_string(json, "type");
-    return type ? type : "of no type";
-}
-
 static bool is_null(const Json *json) { return !json || json->type == JSON_NULL; }
 
-/* Nothing, false, "" or 0. */
-static bool is_unset(const Json *json) {
-    return is_null(json) || json->type == JSON_FALSE || (json->type == JSON_STRING && !*json->string) ||
-           (json->type == JSON_NUMBER && json->number == 0);
-}
-
-static bool is_false(const Json *object, const char *key) {
-    bool value;
-    return json_get_bool(object, key, &value) && !value;
-}
-
-static bool is_type(const Json *json, const char *type) { return strcmp(type_of(json), type) == 0; }
-
-static bool check_byte_level(const Reader *r, const Json *json, bool use_regex) {
-    if (!is_false(json, "add_prefix_space"))
-        return file_error(r->error, "%s: its pre_tokenizer puts a space before a text: add_prefix_space must be false", r->name);
-    bool regex = !is_false(json, "use_regex");
-    return regex == use_regex || file_error(r->error, "%s: its pre_tokenizer ByteLevel has use_regex %s, where %s is needed", r->name,
-                                            regex ? "true" : "false", use_regex ? "true" : "false");
-}
-
-static bool check_split(const Reader *r, const Json *json) {
-    const char *expression = json_get_string(json_get(json, "pattern"), "Regex"), *behavior = json_get_string(json, "behavior");
-    bool known = false;
-    for (size_t i = 0; expression && i < sizeof expressions / sizeof *expressions; i++) known |= strcmp(expression, expressions[i]) == 0;
-    if (!known) return file_error(r->error, "%s: its pre_tokenizer splits by \"%.200s\", where GPT-2's expression is needed", r->name,
-                                  expression ? expression : "no expression");
-    if (!behavior || strcmp(behavior, "Isolated") != 0 || !is_unset(json_get(json, "invert")))
-        return file_error(r->error, "%s: its pre_tokenizer Split has another behavior than Isolated, or is inverted", r->name);
-    return true;
-}
-
-static bool check_pretokenizer(const Reader *r, const Json *json) {
-    if (is_null(json)) return file_error(r->error, "%s has no pre_tokenizer, where ByteLevel is needed", r->name);
-    if (is_type(json, "ByteLevel")) return check_byte_level(r, json, true);
-    const Json *steps = json_get(json, "pretokenizers");
-    if (is_type(json, "Sequence") && steps && steps->type == JSON_ARRAY && steps->count == 2 && is_type(&steps->items[0], "Split") &&
-        is_type(&steps->items[1], "ByteLevel"))
-        return check_split(r, &steps->items[0]) && check_byte_level(r, &steps->items[1], false);
-    return file_error(r->error, "%s: its pre_tokenizer is %.80s, where ByteLevel is needed, or a Sequence of a Split by GPT-2's expression "
-                                "and ByteLevel", r->name, type_of(json));
-}
-
-/* But unk_token: with all 256 bytes no text has need of it. */
-static bool check_model(const Reader *r, const Json *model) {
-    static const char *const options[] = { "dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges" };
-    if (is_null(model)) return file_error(r->error, "%s has no model, so it is no tokenizer.json", r->name);
-    if (json_get(model, "type") && !is_type(model, "BPE"))   /* old files do not say */
-        return file_error(r->error, "%s: its model is %.80s, where BPE is needed", r->name, type_of(model));
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        if (!is_unset(json_get(model, options[i])))
-            return file_error(r->error, "%s: its model sets %s, which is not done here", r->name, options[i]);
-    return true;
-}
-
-/* A template for a single text that puts nothing beside it does nothing; what it has for pairs of texts is never asked for. */
-static bool check_template(const Reader *r, const Json *single) {
-    int sequences = 0;
-    for (size_t i = 0; single && i < single->count; i++) {
-        const char *special = json_get_string(json_get(&single->items[i], "SpecialToken"), "id");
-        const char *sequence = json_get_string(json_get(&single->items[i], "Sequence"), "id");
-        if (special)
-            return file_error(r->error, "%s: its post_processor, TemplateProcessing, puts \"%.80s\" beside every text, which is not done "
-                                        "here; \"single\" must hold nothing but the text", r->name, special);
-        sequences += sequence && strcmp(sequence, "A") == 0 ? 1 : 2;
-    }
-    return sequences == 1 || file_error(r->error, "%s: its post_processor, TemplateProcessing, is not done here: \"single\" must hold one "
-                                                  "Sequence A and nothing else", r->name);
-}
-
-static bool check_processor(const Reader *r, const Json *processor) {
-    if (is_null(processor) || is_type(processor, "ByteLevel")) return true;
-    if (is_type(processor, "TemplateProcessing")) return check_template(r, json_get(processor, "single"));
-    return file_error(r->error, "%s: its post_processor, %.80s, is not done here; it must be null, ByteLevel, or a TemplateProcessing that "
-                                "adds nothing", r->name, type_of(processor));
-}
-
-/* Of the parts that do nothing in a plain byte-level tokenizer. */
-static bool check_rest(const Reader *r, const Json *json) {
-    const Json *normalizer = json_get(json, "normalizer"), *added = json_get(json, "added_tokens");
-    if (!is_null(normalizer))
-        return file_error(r->error, "%s: its normalizer, %.80s, is not done here; it must be null", r->name, type_of(normalizer));
-    if (!check_processor(r, json_get(json, "post_processor"))) return false;
-    return is_null(added) || added->type == JSON_ARRAY || file_error(r->error, "%s: its added_tokens are no list", r->name);
+static bool flag_of(const Json *object, const char *key, bool value) {
+    json_get_bool(object, key, &value);
+    return value;
 }
 
 static bool read_merge_list(Reader *r, const Json *list) {
@@ -336,14 +241,23 @@ static bool read_merge_list(Reader *r, const Json *list) {
     return good;
 }
 
+/* What is sought in normal form C must be that in every text, lest a cut of the text go across it: ASCII that stands for no other character. */
+static bool check_normalized(const Reader *r, const char *text) {
+    for (const char *c = text; *c; c++)
+        if ((unsigned char)*c >= 0x80 || strchr("K;`", *c))
+            return file_error(r->error, "%s: the added token \"%.80s\" is normalized, and other than plain ASCII, which is not done here beside "
+                                        "a normalizer", r->name, text);
+    return true;
+}
+
 /* An added token: its text, and its number agreeing with the vocabulary. */
-static bool read_added(Reader *r, const Json *json, const bool *made) {
+static bool read_added(Reader *r, const Json *json, const bool *made, const BpeRules *rules, BpeAdded *added) {
     static const char *const options[] = { "single_word", "lstrip", "rstrip" };
     const char *text = json_get_string(json, "content");
     int64_t id, other;
     if (!text || !*text) return file_error(r->error, "%s: an added token has no content", r->name);
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        if (!is_unset(json_get(json, options[i])))
+        if (flag_of(json, options[i], false))
             return file_error(r->error, "%s: the added token \"%.80s\" sets %s, which is not done here", r->name, text, options[i]);
     CHECK(json_get_integer(json, "id", &id));
     if (json_get_integer(r->vocab, text, &other) && other != id)
@@ -352,35 +266,37 @@ static bool read_added(Reader *r, const Json *json, const bool *made) {
     if (r->spelling[id] && strcmp(r->spelling[id], text) != 0) return refuse_number(r, r->spelling[id], text, id);
     if (made[id] && strcmp(r->tokens[id].bytes, text) != 0)
         return file_error(r->error, "%s: the added token \"%.80s\" is spelled as other bytes are in the vocabulary", r->name, text);
+    *added = (BpeAdded){ (char *)text, (int32_t)id, flag_of(json, "special", true), flag_of(json, "normalized", false) };
+    if (rules->nfc && added->normalized && !check_normalized(r, text)) return false;
     if (!made[id]) take_literally(r, id, text);
     r->unspelled[id] = false;
     r->spelling[id] = text;
     return true;
 }
 
-/* Added tokens become special; `added` has been read. */
-static bool set_specials(const Reader *r, Bpe *bpe, const Json *added) {
-    char cause[ERROR_SIZE];
-    const char **texts = xmalloc(added->count * sizeof *texts + 1);
-    int32_t *tokens = xmalloc(added->count * sizeof *tokens + 1);
-    for (size_t i = 0; i < added->count; i++) {
-        int64_t id;
-        CHECK(json_get_integer(&added->items[i], "id", &id));
-        texts[i] = json_get_string(&added->items[i], "content");
-        tokens[i] = (int32_t)id;
-    }
-    bool good = bpe_set_specials(bpe, texts, tokens, (int64_t)added->count, cause) || file_error(r->error, "%s: %.400s", r->name, cause);
-    free(texts);
-    free(tokens);
+static bool read_all_added(Reader *r, const Json *list, const BpeRules *rules, BpeAdded *added) {
+    bool *made = tokens_made(r), good = true;
+    for (size_t i = 0; good && i < list->count; i++) good = read_added(r, &list->items[i], made, rules, &added[i]);
+    free(made);
     return good;
 }
 
-static Bpe *assemble_tokenizer(Reader *r, const Json *added) {
-    bool *made = tokens_made(r), good = true;
-    for (size_t i = 0; good && i < added->count; i++) good = read_added(r, &added->items[i], made);
-    free(made);
-    Bpe *bpe = good ? assemble(r) : NULL;
-    if (bpe && set_specials(r, bpe, added)) return bpe;
+static bool apply(const Reader *r, Bpe *bpe, const BpeRules *rules, const BpeAdded *added, size_t count) {
+    char cause[ERROR_SIZE];
+    size_t length;
+    if (!bpe_set_added(bpe, added, (int64_t)count, cause)) return file_error(r->error, "%s: %.400s", r->name, cause);
+    bpe->rules = *rules;
+    if (rules->whole_words) bpe_index_words(bpe);
+    return rules->first < 0 || bpe_token(bpe, rules->first, &length) ||
+           file_error(r->error, "%s: its post_processor puts token %d before a text, which the vocabulary lacks", r->name, rules->first);
+}
+
+static Bpe *assemble_tokenizer(Reader *r, const Json *list, const BpeRules *rules) {
+    BpeAdded *added = xcalloc(list->count + 1, sizeof *added);
+    Bpe *bpe = read_all_added(r, list, rules, added) ? assemble(r) : NULL;
+    bool good = bpe && apply(r, bpe, rules, added, list->count);
+    free(added);
+    if (good) return bpe;
     bpe_free(bpe);
     return NULL;
 }
@@ -389,12 +305,14 @@ Bpe *bpe_of_tokenizer(const char *text, size_t length, const char *name, char er
     Reader r = { .name = name, .error = error };
     char cause[ERROR_SIZE / 2];
     static const Json none = { .type = JSON_ARRAY };
+    BpeRules rules;
     Json *json = json_parse(text, length, cause, sizeof cause);
     if (!json) file_error(error, "%s is broken: %s", name, cause);
     const Json *model = json_get(json, "model"), *added = json_get(json, "added_tokens");
-    bool good = json && check_model(&r, model) && check_pretokenizer(&r, json_get(json, "pre_tokenizer")) && check_rest(&r, json) &&
-                read_vocab(&r, json_get(model, "vocab"), added) && read_merge_list(&r, json_get(model, "merges"));
-    Bpe *bpe = good ? assemble_tokenizer(&r, is_null(added) ? &none : added) : NULL;
+    bool good = json && bpe_read_rules(json, &rules, name, error);
+    if (good && !is_null(added) && added->type != JSON_ARRAY) good = file_error(error, "%s: its added_tokens are no list", name);
+    good = good && read_vocab(&r, json_get(model, "vocab"), added) && read_merge_list(&r, json_get(model, "merges"));
+    Bpe *bpe = good ? assemble_tokenizer(&r, is_null(added) ? &none : added, &rules) : NULL;
     reader_free(&r);
     json_free(json);
     return bpe;
@@ -443,16 +361,11 @@ Bpe *bpe_open(const char *directory, char error[ERROR_SIZE]) {
 
 /* ---- Writing ---- */
 
-static int64_t special_index(const Bpe *bpe, int64_t token) {
-    int64_t i = bpe->specials.count - 1;
-    while (i >= 0 && bpe->special_tokens[i] != token) i--;
-    return i;
-}
-
 /* The token's text in the files. */
 static char *spelling_of(const Bpe *bpe, int64_t token) {
-    int64_t special = special_index(bpe, token);
-    return special >= 0 ? xstrdup(bpe->special_texts[special]) : bpe_spell(bpe->tokens[token].bytes, bpe->tokens[token].length);
+    int64_t i = bpe->specials.count - 1;
+    while (i >= 0 && bpe->added[i].token != token) i--;
+    return i >= 0 ? xstrdup(bpe->added[i].text) : bpe_spell(bpe->tokens[token].bytes, bpe->tokens[token].length);
 }
 
 void bpe_write_vocab(FILE *file, const Bpe *bpe) {
@@ -489,9 +402,11 @@ void bpe_write_merges(FILE *file, const Bpe *bpe) {
 static void write_added(FILE *file, const Bpe *bpe) {
     fprintf(file, "\"added_tokens\": [");
     for (int64_t i = 0; i < bpe->specials.count; i++) {
-        fprintf(file, "%s\n{\"id\": %d, \"content\": ", i ? "," : "", bpe->special_tokens[i]);
-        json_write_string(file, bpe->special_texts[i]);
-        fprintf(file, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}");
+        const BpeAdded *added = &bpe->added[i];
+        fprintf(file, "%s\n{\"id\": %d, \"content\": ", i ? "," : "", added->token);
+        json_write_string(file, added->text);
+        fprintf(file, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": %s, \"special\": %s}",
+                added->normalized ? "true" : "false", added->special ? "true" : "false");
     }
     fprintf(file, "],\n");
 }
@@ -499,7 +414,8 @@ static void write_added(FILE *file, const Bpe *bpe) {
 /* Merges as "a b", which every release of tokenizers reads; the pairs of newer ones are for tokens with spaces in them. */
 static void write_model(FILE *file, const Bpe *bpe) {
     fprintf(file, "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"continuing_subword_prefix\": null, "
-                  "\"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": false,\n\"vocab\": ");
+                  "\"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": %s,\n\"vocab\": ",
+            bpe->rules.whole_words ? "true" : "false");
     bpe_write_vocab(file, bpe);
     fprintf(file, ",\"merges\": [");
     for (int64_t rank = 0; rank < bpe->merge_count; rank++) {
@@ -514,11 +430,8 @@ static void write_model(FILE *file, const Bpe *bpe) {
 void bpe_write_tokenizer(FILE *file, const Bpe *bpe) {
     fprintf(file, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n");
     write_added(file, bpe);
-    fprintf(file, "\"normalizer\": null,\n"
-                  "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
-                  "\"use_regex\": true},\n"
-                  "\"post_processor\": null,\n"
-                  "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n");
+    bpe_write_rules(file, bpe);
+    fprintf(file, "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n");
     write_model(file, bpe);
     fprintf(file, "}\n");
 }

@@ -4,6 +4,7 @@
 #define LLMC_BPE_PARTS_H
 
 #include "bpe.h"
+#include "json.h"
 #include "specials.h"
 
 #include <stdio.h>
@@ -18,6 +19,20 @@ typedef struct {
 /* Where in the list of merges a pair stands; rank -1 in an empty slot. Linear probing. */
 typedef struct { int32_t left, right, rank; } BpePair;
 
+/* What a tokenizer.json asks for besides vocabulary and merges. */
+typedef struct {
+    Pretokenization pretokenization;
+    bool nfc;
+    bool whole_words;       /* ignore_merges: a pre-token that is in the vocabulary is that token */
+    int32_t first;          /* token before a text, or -1 */
+} BpeRules;
+
+typedef struct {
+    char *text;
+    int32_t token;
+    bool special, normalized;   /* normalized: sought in the second pass */
+} BpeAdded;
+
 struct Bpe {
     BpeToken *tokens;
     int64_t vocab_size;
@@ -26,17 +41,22 @@ struct Bpe {
     int64_t merge_count;
     BpePair *pairs;         /* (1 << pair_bits) */
     int pair_bits;
-    char **special_texts;
-    int32_t *special_tokens;
-    Specials specials;      /* of special_texts */
+    BpeRules rules;
+    BpeAdded *added;        /* (specials.count) */
+    Specials specials;      /* of their texts */
+    Specials passes[2];     /* of those sought in the text as it is, and, between these, in its normal form */
+    int32_t *words;         /* (1 << word_bits) with whole_words: tokens by the hash of their bytes, -1 in an empty slot */
+    int word_bits;
 };
 
 /* Takes tokens and merges, also where it fails. NULL with a sentence, beginning with `name`, if a byte is missing, a pair is merged twice,
    or a merge does not give its token's bytes. No special tokens yet. */
 Bpe *bpe_assemble(BpeToken *tokens, int64_t vocab_size, BpeMerge *merges, int64_t merge_count, const char *name, char error[ERROR_SIZE]);
-/* Makes texts, the bytes of those tokens, special, besides those that are. False with a sentence, and bpe good for bpe_free only, if one is
-   empty or there twice. */
-bool bpe_set_specials(Bpe *bpe, const char *const *texts, const int32_t *tokens, int64_t more, char error[ERROR_SIZE]);
+/* Adds tokens whose texts are their bytes to those that are; copies the texts. False with a sentence, and bpe good for bpe_free only, if one
+   is empty or there twice. */
+bool bpe_set_added(Bpe *bpe, const BpeAdded *added, int64_t more, char error[ERROR_SIZE]);
+/* Makes the table of words, once all tokens are known. */
+void bpe_index_words(Bpe *bpe);
 
 /* Slot of the pair, or the empty one where it belongs. */
 static inline BpePair *bpe_pair(const Bpe *bpe, int32_t left, int32_t right) {
@@ -52,6 +72,12 @@ static inline BpePair *bpe_pair(const Bpe *bpe, int32_t left, int32_t right) {
 char *bpe_spell(const char *bytes, size_t length);
 /* And back: bytes in fresh memory, NUL-terminated; NULL if text has other letters than those 256. */
 char *bpe_unspell(const char *text, size_t *length);
+
+/* The rules of a tokenizer.json; `first` is a token of its vocabulary only if bpe_token says so. False with a sentence, beginning with `name`,
+   that names what is not done here. */
+bool bpe_read_rules(const Json *tokenizer, BpeRules *rules, const char *name, char error[ERROR_SIZE]);
+/* Its members normalizer, pre_tokenizer and post_processor. */
+void bpe_write_rules(FILE *file, const Bpe *bpe);
 
 /* Of the texts of the files; the names are for messages. */
 Bpe *bpe_of_tokenizer(const char *text, size_t length, const char *name, char error[ERROR_SIZE]);

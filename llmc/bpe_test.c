@@ -3,6 +3,7 @@
 #include "bpe_parts.h"
 #include "directory_test.h"
 #include "error.h"
+#include "expected_test.h"
 #include "utf8.h"
 
 #include <setjmp.h>
@@ -35,14 +36,6 @@ static Bpe *opened(const char *path) {
     Bpe *bpe = bpe_open(path, error);
     if (!bpe) fail_msg("%s", error);
     return bpe;
-}
-
-static void expect_tokens(const char *what, const int32_t *tokens, int64_t count, const int32_t *expected, int64_t expected_count) {
-    int64_t i = 0;
-    while (i < count && i < expected_count && tokens[i] == expected[i]) i++;
-    if (i == count && i == expected_count) return;
-    fail_msg("%.100s: token %lld of %lld is %d, where %d of %lld was expected", what, (long long)i, (long long)count,
-             i < count ? tokens[i] : -1, i < expected_count ? expected[i] : -1, (long long)expected_count);
 }
 
 static void expect_round_trip(const Bpe *bpe, BpeEncoder *encoder, const char *text, size_t length, bool specials) {
@@ -80,43 +73,6 @@ static void test_letters_of_bytes(void **state) {
     assert_null(bpe_unspell("a b", &length));
     assert_null(bpe_unspell("\u0144", &length));
     assert_null(bpe_unspell("\xff", &length));
-}
-
-/* Of "1,2*3 7": 1 2 1 2 1 2 7. */
-static TokenBuffer tokens_written(const char *text) {
-    TokenBuffer out = { 0 };
-    while (*text >= '0' && *text <= '9') {
-        int32_t group[8];
-        long size = 0, repeats = 1;
-        char *end;
-        do {
-            assert_true(size < 8);
-            group[size++] = (int32_t)strtol(text, &end, 10);
-            text = end + 1;
-        } while (*end == ',');
-        if (*end == '*') repeats = strtol(text, &end, 10);
-        out.tokens = xrealloc(out.tokens, (out.count + size * repeats) * sizeof *out.tokens);
-        for (long i = 0; i < size * repeats; i++) out.tokens[out.count++] = group[i % size];
-        text = end + (*end == ' ');
-    }
-    return out;
-}
-
-/* The text of "2\ta%20b\t": twice "a b". */
-static char *text_written(const char *line, size_t *length) {
-    char *end;
-    long count = strtol(line, &end, 10);
-    size_t n = 0;
-    char *piece = xmalloc(strlen(end));
-    for (const char *at = end + 1; *at != '\t'; at++) {
-        char hex[3] = { *at == '%' ? at[1] : 0, *at == '%' ? at[2] : 0, 0 };
-        piece[n++] = *at == '%' ? (char)strtol(hex, NULL, 16) : *at;
-        at += *at == '%' ? 2 : 0;
-    }
-    char *text = xmalloc(count * n + 1);
-    for (*length = 0; *length < count * n; *length += n) memcpy(text + *length, piece, n);
-    free(piece);
-    return text;
 }
 
 /* Every line of dev/tokenizer/expected.txt, in that column. */
@@ -414,7 +370,7 @@ static void expect_same_vocabulary(const Bpe *a, const Bpe *b) {
         else assert_null(b_bytes);
     }
     assert_int_equal(a->specials.count, b->specials.count);
-    for (int64_t i = 0; i < a->specials.count; i++) assert_int_equal(bpe_special(b, a->special_texts[i]), a->special_tokens[i]);
+    for (int64_t i = 0; i < a->specials.count; i++) assert_int_equal(bpe_special(b, a->added[i].text), a->added[i].token);
 }
 
 /* Both ways to read what is in the directory give bpe. */
@@ -657,6 +613,9 @@ static void test_missing_files_are_named(void **state) {
 #define ADDED(id, content, option) "[{\"id\": " id ", \"content\": \"" content "\", \"" option "\": true, \"special\": true}]"
 
 #define TEXT(id) "{\"Sequence\": {\"id\": \"" id "\", \"type_id\": 0}}"
+#define SPECIAL "{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}"
+#define FIRST(ids) ", \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" SPECIAL ", " TEXT("A") "], " \
+                   "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": " ids ", \"tokens\": [\"<s>\"]}}}"
 #define TEMPLATE(single) ", \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" single "], \"special_tokens\": {}}"
 
 /* The vocabulary has he 256 and lo 257; NULL: as it should be. */
@@ -684,6 +643,7 @@ static void test_tokenizers_of_others(void **state) {
         { NULL, NULL, NULL, ", \"added_tokens\": " ADDED("257", "lo", "x"), 1 },
         { NULL, NULL, NULL, TEMPLATE(TEXT("A")), 0 },   /* as transformers writes it */
         { NULL, "\"unk_token\": \"<unk>\",", NULL, NULL, 0 },
+        { NULL, "\"ignore_merges\": true,", NULL, FIRST("[256]"), 0 },
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         Bpe *bpe = tokenizer_of(good[i].pretokenizer, good[i].model, good[i].merges, good[i].rest);
@@ -699,7 +659,6 @@ static void test_other_tokenizers_are_refused(void **state) {
     static const struct { const char *pretokenizer, *model, *merges, *rest, *phrase; } bad[] = {
         { NULL, "\"type\": \"WordPiece\",", NULL, NULL, "its model is WordPiece, where BPE is needed" },
         { NULL, "\"type\": \"BPE\", \"dropout\": 0.1,", NULL, NULL, "its model sets dropout" },
-        { NULL, "\"type\": \"BPE\", \"ignore_merges\": true,", NULL, NULL, "its model sets ignore_merges" },
         { NULL, "\"type\": \"BPE\", \"byte_fallback\": true,", NULL, NULL, "its model sets byte_fallback" },
         { NULL, "\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\",", NULL, NULL, "its model sets end_of_word_suffix" },
         { NULL, "\"type\": \"BPE\", \"continuing_subword_prefix\": \"##\",", NULL, NULL, "its model sets continuing_subword_prefix" },
@@ -709,14 +668,27 @@ static void test_other_tokenizers_are_refused(void **state) {
         { "{\"type\": \"ByteLevel\"}", NULL, NULL, NULL, "add_prefix_space" },
         { BYTES_ONLY, NULL, NULL, NULL, "use_regex false, where true is needed" },
         { SEQUENCE(SPLIT(GPT2, "Isolated"), BYTE_LEVEL), NULL, NULL, NULL, "use_regex true, where false is needed" },
-        { SEQUENCE(SPLIT("\"\\\\w+\"", "Isolated"), BYTES_ONLY), NULL, NULL, NULL, "splits by \"\\w+\", where GPT-2's" },
+        { SEQUENCE(SPLIT("\"\\\\w+\"", "Isolated"), BYTES_ONLY), NULL, NULL, NULL, "splits by \"\\w+\", where the expression of" },
+        { SEQUENCE("{\"type\": \"Digits\", \"individual_digits\": false}", BYTE_LEVEL), NULL, NULL, NULL, "has individual_digits false" },
+        { SEQUENCE("{\"type\": \"Digits\", \"individual_digits\": true}", BYTES_ONLY), NULL, NULL, NULL, "use_regex false, where true" },
         { SEQUENCE(SPLIT(GPT2, "Removed"), BYTES_ONLY), NULL, NULL, NULL, "another behavior than Isolated" },
         { SEQUENCE(BYTE_LEVEL, BYTE_LEVEL), NULL, NULL, NULL, "its pre_tokenizer is Sequence" },
-        { NULL, NULL, NULL, ", \"normalizer\": {\"type\": \"NFC\"}", "its normalizer, NFC" },
+        { NULL, NULL, NULL, ", \"normalizer\": {\"type\": \"NFKC\"}", "its normalizer, NFKC" },
+        { NULL, NULL, NULL, ", \"normalizer\": {\"type\": \"NFC\"}, \"added_tokens\": " ADDED("300", "\u00e9t\u00e9", "normalized"),
+          "is normalized, and other than plain ASCII" },
+        { NULL, NULL, NULL, ", \"normalizer\": {\"type\": \"NFC\"}, \"added_tokens\": " ADDED("300", "OK", "normalized"),
+          "is normalized, and other than plain ASCII" },
         { NULL, NULL, NULL, ", \"post_processor\": {\"type\": \"TemplateProcessing\"}", "its post_processor, TemplateProcessing" },
-        { NULL, NULL, NULL, TEMPLATE("{\"SpecialToken\": {\"id\": \"<s>\"}}, " TEXT("A")), "puts \"<s>\" beside every text" },
-        { NULL, NULL, NULL, TEMPLATE(TEXT("A") ", " TEXT("A")), "one Sequence A and nothing else" },
-        { NULL, NULL, NULL, TEMPLATE(TEXT("B")), "one Sequence A and nothing else" },
+        { NULL, NULL, NULL, TEMPLATE(SPECIAL ", " TEXT("A")), "names \"<s>\", which is not one token" },
+        { NULL, NULL, NULL, TEMPLATE(TEXT("A") ", " SPECIAL), "one special token, or none, and then Sequence A" },
+        { NULL, NULL, NULL, TEMPLATE(SPECIAL ", " SPECIAL ", " TEXT("A")), "one special token, or none, and then Sequence A" },
+        { NULL, NULL, NULL, FIRST("[300]"), "puts token 300 before a text, which the vocabulary lacks" },
+        { NULL, NULL, NULL, FIRST("[256, 257]"), "names \"<s>\", which is not one token" },
+        { NULL, NULL, NULL, FIRST("[-1]"), "names \"<s>\", which is not one token" },
+        { NULL, NULL, NULL, ", \"post_processor\": {\"type\": \"Sequence\", \"processors\": [{\"type\": \"BertProcessing\"}]}",
+          "its post_processor, Sequence" },
+        { NULL, NULL, NULL, TEMPLATE(TEXT("A") ", " TEXT("A")), "one special token, or none, and then Sequence A" },
+        { NULL, NULL, NULL, TEMPLATE(TEXT("B")), "one special token, or none, and then Sequence A" },
         { NULL, NULL, NULL, ", \"post_processor\": {\"type\": \"BertProcessing\"}", "its post_processor, BertProcessing" },
         { NULL, NULL, "[\"h e\", \"he lo\"]", NULL, "'tokenizer.json', merge 2: \"helo\" is not in the vocabulary" },
         { NULL, NULL, "[[\"h\", \"e\", \"l\"]]", NULL, "merge 1 is neither" },

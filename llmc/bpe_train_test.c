@@ -92,7 +92,7 @@ static Reference *reference_open(const char *text, size_t length, const char *co
         r->spellings[r->token_count] = (Spelling){ xmalloc(1), 1 };
         r->spellings[r->token_count].bytes[0] = (char)r->token_count;
     }
-    Pretokenizer *pretokenizer = pretokenizer_open(error);
+    Pretokenizer *pretokenizer = pretokenizer_open(PRETOKENS_GPT2, error);
     assert_non_null(pretokenizer);
     size_t start = 0, at = 0;
     while (at < length) {
@@ -378,7 +378,7 @@ int main(void) {
         cmocka_unit_test(test_specials),     cmocka_unit_test(test_pieces),      cmocka_unit_test(test_files),
         cmocka_unit_test(test_threads),      cmocka_unit_test(test_slow_texts),  cmocka_unit_test(test_refusals),
     };
-    Pretokenizer *pretokenizer = pretokenizer_open(error);
+    Pretokenizer *pretokenizer = pretokenizer_open(PRETOKENS_GPT2, error);
     if (!pretokenizer) {
         print_message("skipped: %s\n", error);
         return 0;

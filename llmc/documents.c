@@ -31,8 +31,9 @@ static bool check_file(const char *name, char error[ERROR_SIZE]) {
     return path_is_directory(name) ? file_error(error, "'%s' is a directory, where a file is needed", name) : true;
 }
 
-bool documents_open(DocumentReader *reader, const char *const *files, int64_t file_count, const char *field, char error[ERROR_SIZE]) {
-    *reader = (DocumentReader){ .files = files, .file_count = file_count, .field = field, .stretch_bytes = STRETCH_BYTES };
+bool documents_open(DocumentReader *reader, const char *const *files, int64_t file_count, const char *field, const Bpe *bpe,
+                    char error[ERROR_SIZE]) {
+    *reader = (DocumentReader){ .files = files, .file_count = file_count, .field = field, .bpe = bpe, .stretch_bytes = STRETCH_BYTES };
     for (int64_t i = 0; i < file_count; i++)
         if (!check_file(files[i], error)) return false;
     return specials_init(&reader->separator, separators, 1, error);
@@ -56,7 +57,15 @@ static size_t cut_lines(const void *context, const char *text, size_t length) {
     return newline ? (size_t)(newline - text) + 1 : 0;
 }
 
-static size_t cut_text(const void *separator, const char *text, size_t length) { return specials_cut(separator, text, length); }
+static size_t cut_part(const void *bpe, const char *text, size_t length) {
+    static const Pretokenization any = PRETOKENS_GPT2;
+    return bpe ? bpe_cut(bpe, text, length, false) : pretoken_cut(&any, text, length);
+}
+
+static size_t cut_text(const void *context, const char *text, size_t length) {
+    const DocumentReader *reader = context;
+    return specials_cut(&reader->separator, cut_part, reader->bpe, text, length);
+}
 
 static bool open_next(DocumentReader *reader, char error[ERROR_SIZE]) {
     const char *name = reader->files[reader->next_file++];
@@ -65,7 +74,7 @@ static bool open_next(DocumentReader *reader, char error[ERROR_SIZE]) {
     reader->separated = false;
     reader->line = 1;
     TextCut cut = reader->lines ? cut_lines : cut_text;
-    reader->open = text_reader_open(&reader->reader, name, reader->stretch_bytes, cut, &reader->separator, error);
+    reader->open = text_reader_open(&reader->reader, name, reader->stretch_bytes, cut, reader, error);
     return reader->open;
 }
 

@@ -11,6 +11,7 @@
 #ifndef LLMC_DOCUMENTS_H
 #define LLMC_DOCUMENTS_H
 
+#include "bpe.h"
 #include "json.h"
 #include "specials.h"
 #include "text_reader.h"
@@ -23,6 +24,7 @@ typedef struct {
     const char *const *files, *field;
     int64_t file_count, next_file;      /* next_file - 1 is being read */
     size_t stretch_bytes;
+    const Bpe *bpe;
     Specials separator;
     TextReader reader;
     bool open, lines;                   /* a file is; it is of JSON lines */
@@ -44,7 +46,7 @@ typedef struct {
     Json *json;
 } Stretch;
 
-/* A document, or a part of one that is longer than a stretch, cut where a text may be (pretokenize.h). */
+/* A document, or a part of one that is longer than a stretch, cut where bpe_cut may cut it, special tokens being letters. */
 typedef struct {
     const char *text;
     size_t length;
@@ -53,8 +55,10 @@ typedef struct {
 
 typedef enum { PART, PARTS_END, PART_BAD } PartResult;
 
-/* False with a sentence: a name of another kind, a file that cannot be opened. */
-bool documents_open(DocumentReader *reader, const char *const *files, int64_t file_count, const char *field, char error[ERROR_SIZE]);
+/* bpe: the vocabulary that parts will be encoded with; NULL where that is nothing to the reader. False with a sentence: a name of another
+   kind, a file that cannot be opened. */
+bool documents_open(DocumentReader *reader, const char *const *files, int64_t file_count, const char *field, const Bpe *bpe,
+                    char error[ERROR_SIZE]);
 void documents_close(DocumentReader *reader);
 /* False at the end. If it cannot be read, the stretch has no parts, but an error, and is the last one. */
 bool documents_read(DocumentReader *reader, Stretch *stretch);

@@ -27,7 +27,7 @@ static char *read_all(const char *const *files, int64_t count, size_t stretch_by
     DocumentPart part;
     PartResult result;
     ByteBuffer all = { 0 };
-    if (!documents_open(&reader, files, count, "text", error)) fail_msg("%s", error);
+    if (!documents_open(&reader, files, count, "text", NULL, error)) fail_msg("%s", error);
     reader.stretch_bytes = stretch_bytes;
     for (*stretches = 0; documents_read(&reader, &stretch); ++*stretches) {
         if (stretch.error[0]) fail_msg("%s", stretch.error);
@@ -95,7 +95,7 @@ static void test_bad_lines_are_named(void **state) {
         PartResult result;
         int bad = 0;
         static const char *const phrases[] = { "bad.jsonl, line 4, column 10: ", "bad.jsonl, line 5: there is no text under \"text\"" };
-        assert_true(documents_open(&reader, (const char *const *)&path, 1, "text", error));
+        assert_true(documents_open(&reader, (const char *const *)&path, 1, "text", NULL, error));
         reader.stretch_bytes = size;
         while (documents_read(&reader, &stretch))
             while ((result = stretch_next(&stretch, &part, error)) != PARTS_END)
@@ -120,6 +120,40 @@ static void test_files_follow_one_another(void **state) {
     for (int i = 0; i < 4; i++) free(paths[i]);
 }
 
+/* Parts are cut where the vocabulary that they go to may be: their tokens are those of the whole. */
+static void test_parts_are_cut_for_the_vocabulary(void **state) {
+    (void)state;
+    static const char text[] = "said: \"No!\"\n\n  (then)\n12345 67!?\n\u3002\n\u6f22 I'LL go.\r\n\r\nend";
+    Bpe *bpe = bpe_open("dev/tokenizer/llama3", error);
+    BpeEncoder *encoder = bpe_encoder_open(bpe, error);
+    if (!encoder) {
+        bpe_free(bpe);
+        skip();
+    }
+    char *path = write_text("parts.txt", text, sizeof text - 1);
+    TokenBuffer whole = { 0 };
+    bpe_encode(encoder, text, sizeof text - 1, false, &whole);
+    for (size_t size = 1; size < sizeof text; size++) {
+        DocumentReader reader;
+        Stretch stretch = { 0 };
+        DocumentPart part;
+        TokenBuffer parts = { 0 };
+        assert_true(documents_open(&reader, (const char *const *)&path, 1, "text", bpe, error));
+        reader.stretch_bytes = size;
+        while (documents_read(&reader, &stretch))
+            while (stretch_next(&stretch, &part, error) == PART) bpe_encode(encoder, part.text, part.length, false, &parts);
+        assert_int_equal(parts.count, whole.count);
+        assert_memory_equal(parts.tokens, whole.tokens, (size_t)whole.count * sizeof *whole.tokens);
+        token_buffer_free(&parts);
+        stretch_free(&stretch);
+        documents_close(&reader);
+    }
+    token_buffer_free(&whole);
+    bpe_encoder_close(encoder);
+    bpe_free(bpe);
+    free(path);
+}
+
 /* Ten megabytes without a separator come in parts, and equal the file. */
 static void test_a_long_document_comes_in_parts(void **state) {
     (void)state;
@@ -139,7 +173,7 @@ static void test_a_long_document_comes_in_parts(void **state) {
 
 static void expect_refused(const char *name, const char *phrase) {
     DocumentReader reader;
-    assert_false(documents_open(&reader, &name, 1, "text", error));
+    assert_false(documents_open(&reader, &name, 1, "text", NULL, error));
     if (!strstr(error, phrase)) fail_msg("no \"%s\" in: %s", phrase, error);
 }
 
@@ -160,6 +194,7 @@ int main(void) {
         cmocka_unit_test(test_json_lines),
         cmocka_unit_test(test_bad_lines_are_named),
         cmocka_unit_test(test_files_follow_one_another),
+        cmocka_unit_test(test_parts_are_cut_for_the_vocabulary),
         cmocka_unit_test(test_a_long_document_comes_in_parts),
         cmocka_unit_test(test_what_cannot_be_read),
     };

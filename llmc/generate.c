@@ -18,7 +18,7 @@ void generate_spec(ModelSpec *spec, int64_t prompt_length, int64_t max_tokens) {
 int32_t *generate_prompt(const Tokenizer *tokenizer, const char *text, int64_t V, int64_t *length, char error[ERROR_SIZE]) {
     char cause[ERROR_SIZE];
     if (!*text) return file_error(error, "the prompt is empty; give at least one character"), NULL;
-    int32_t *prompt = tokenizer_encode(tokenizer, text, strlen(text), length, cause);
+    int32_t *prompt = tokenizer_encode_prompt(tokenizer, text, strlen(text), length, cause);
     if (!prompt) return file_error(error, "the prompt cannot be read: %.400s", cause), NULL;
     for (int64_t i = 0; i < *length; i++)
         if (prompt[i] >= V) {
@@ -55,27 +55,32 @@ static void next_logits(Writer *w, float *logits) {
     w->cached = w->length;
 }
 
-bool generate_text(Model *m, const SampleOptions *o, const Tokenizer *tokenizer, const int32_t *prompt, int64_t prompt_length, FILE *file) {
+TextEnd generate_text(Model *m, const SampleOptions *o, const Tokenizer *tokenizer, const int32_t *prompt, int64_t prompt_length,
+                      const volatile sig_atomic_t *give_up, FILE *file) {
     Writer w = {m, o->cache, xmalloc((size_t)m->spec.T * sizeof(int32_t)), 0, 0};
     float *logits = xmalloc((size_t)m->config.V * sizeof *logits);
     int64_t vocabulary = tokenizer_vocab_size(tokenizer) < m->config.V ? tokenizer_vocab_size(tokenizer) : m->config.V;
     TokenPrinter printer = {.tokenizer = tokenizer, .file = file};
     Sampler sampler;
     int32_t token = 0;
+    int64_t written = 0;
+    bool ended = false;
     sampler_create(&sampler, vocabulary, o->temperature, o->top_k, o->top_p, (uint64_t)o->seed);
     for (int64_t i = 0; i < prompt_length; i++) append(&w, prompt[i]);
-    for (int64_t i = 0; i < prompt_length; i++) print_token(&printer, prompt[i]);
-    for (int64_t i = 0; i < o->max_tokens; i++) {
+    for (int64_t i = prompt[0] == tokenizer_begin_of_text(tokenizer); i < prompt_length; i++) print_token(&printer, prompt[i]);
+    while (written < o->max_tokens && !ended && !*give_up) {
         next_logits(&w, logits);
         token = sampler_next(&sampler, logits);
-        if (token < 0 || token == tokenizer_end_of_text(tokenizer)) break;
+        ended = token < 0 || tokenizer_ends_text(tokenizer, token);
+        if (ended) break;
         print_token(&printer, token);
         append(&w, token);
+        written++;
     }
     print_end(&printer);
     fputc('\n', file);
     sampler_free(&sampler);
     free(logits);
     free(w.context);
-    return token >= 0;
+    return token < 0 ? TEXT_NOT_FINITE : ended || written == o->max_tokens ? TEXT_WHOLE : TEXT_CUT_SHORT;
 }

@@ -2,7 +2,7 @@
    grown. */
 #include "pretoken_count.h"
 #include "error.h"
-#include "pretokenize.h"
+#include "nfc.h"
 #include "specials.h"
 
 #include <errno.h>
@@ -184,6 +184,10 @@ static bool fill(Counter *c, Piece *piece) {
     return !c->failed;
 }
 
+static size_t cut_piece(const Counter *c, const Piece *piece) {
+    return specials_cut(&c->specials, pretoken_cut, &c->corpus->pretokenization, piece->text, piece->length);
+}
+
 /* The piece up to the last place where it may be cut, the rest being kept; it grows until there is such a place. */
 static bool fill_and_cut(Counter *c, Piece *piece) {
     piece_reserve(piece, c->rest.length + PIECE_BYTES);
@@ -191,7 +195,7 @@ static bool fill_and_cut(Counter *c, Piece *piece) {
     piece->length = c->rest.length;
     c->rest.length = 0;
     size_t cut = 0;
-    while (fill(c, piece) && c->file && (cut = specials_cut(&c->specials, piece->text, piece->length)) == 0)
+    while (fill(c, piece) && c->file && (cut = cut_piece(c, piece)) == 0)
         piece_reserve(piece, 2 * piece->length);
     if (!c->file) return !c->failed;
     c->rest.length = piece->length - cut;
@@ -220,12 +224,14 @@ static bool next_piece(Counter *c, Piece *piece) {
 typedef struct {
     Counter *counter;
     Pretokenizer *pretokenizer;
+    ByteBuffer normal;            /* what is counted, where it is another text */
     Table table;
     Piece piece;
     int64_t bytes, total, specials;
 } Worker;
 
 static void count_stretch(Worker *w, const char *text, size_t length) {
+    if (pretokenization_normalizes(w->counter->corpus->pretokenization)) text = nfc(text, &length, &w->normal);
     while (length > 0) {
         size_t n = pretoken_length(w->pretokenizer, text, length);
         table_add(&w->table, text, n, hash_bytes(text, n), 1);
@@ -292,7 +298,7 @@ static void *work(void *argument) {
 
 static bool workers_open(Worker *workers, Counter *c, char error[ERROR_SIZE]) {
     for (int i = 0; i < c->corpus->threads; i++) {
-        workers[i] = (Worker){ .counter = c, .pretokenizer = pretokenizer_open(error) };
+        workers[i] = (Worker){ .counter = c, .pretokenizer = pretokenizer_open(c->corpus->pretokenization, error) };
         if (!workers[i].pretokenizer) return false;
         workers[i].table = table_make(12, 0);
     }
@@ -311,6 +317,7 @@ static void workers_close(Worker *workers, int threads) {
     for (int i = 0; i < threads; i++) {
         pretokenizer_close(workers[i].pretokenizer);
         table_free(&workers[i].table);
+        byte_buffer_free(&workers[i].normal);
         free(workers[i].piece.text);
     }
     free(workers);
@@ -358,6 +365,7 @@ bool pretoken_count(PretokenCounts *counts, const Corpus *corpus, char error[ERR
     }
     Worker *workers = xcalloc((size_t)corpus->threads, sizeof *workers);
     bool good = specials_init(&c->specials, corpus->specials, corpus->special_count, error) && check_files(corpus, error) &&
+                (!pretokenization_normalizes(corpus->pretokenization) || nfc_available(error)) &&
                 workers_open(workers, c, error);
     if (good) workers_run(workers, corpus->threads);
     workers_close(workers, corpus->threads);

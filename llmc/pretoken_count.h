@@ -3,7 +3,7 @@
 #ifndef LLMC_PRETOKEN_COUNT_H
 #define LLMC_PRETOKEN_COUNT_H
 
-#include "files.h"
+#include "pretokenize.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -14,6 +14,7 @@ typedef struct {
     const char *const *files, *const *specials;
     int64_t file_count, special_count;
     int threads;
+    Pretokenization pretokenization;
 } Corpus;
 
 typedef struct {
@@ -29,7 +30,8 @@ typedef struct {
     struct ByteBlock *blocks;               /* that hold the bytes */
 } PretokenCounts;
 
-/* False with a sentence: a special token empty or given twice, a file that cannot be read, no PCRE2. */
+/* False with a sentence: a special token empty or given twice, a file that cannot be read, no PCRE2, no utf8proc where a text is to be
+   normalised. */
 bool pretoken_count(PretokenCounts *counts, const Corpus *corpus, char error[ERROR_SIZE]);
 void pretoken_counts_free(PretokenCounts *counts);
 

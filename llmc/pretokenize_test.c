@@ -1,5 +1,5 @@
-/* pretokenize_test.c: what the expression means on texts worked out by hand, every code point's class, ASCII by hand against the
-   expression, any bytes, cutting, and time. */
+/* pretokenize_test.c: what the expressions mean on texts worked out by hand, every code point's class, ASCII by hand against the expressions, any
+   bytes, cutting, and time. */
 #include "pretokenize.h"
 #include "error.h"
 #include "utf8.h"
@@ -15,7 +15,13 @@
 #include <time.h>
 
 static char error[ERROR_SIZE];
-static Pretokenizer *pretokenizer;
+static Pretokenizer *pretokenizers[PRETOKENIZATIONS], *pretokenizer;   /* the one in use, of that kind */
+static Pretokenization kind;
+
+static void use(Pretokenization other) {
+    kind = other;
+    pretokenizer = pretokenizers[kind];
+}
 
 /* The pre-tokens of text, each followed by a |. */
 static char *split(const char *text, size_t length) {
@@ -64,6 +70,34 @@ static void test_white_space(void **state) {
     expect_split("a\x1c\x1d\x1e\x1f b", "a|\x1c\x1d\x1e\x1f| b|");
 }
 
+static void test_words_of_llama3(void **state) {
+    (void)state;
+    for (int k = PRETOKENS_LLAMA3; k <= PRETOKENS_QWEN2; k++) {
+        use((Pretokenization)k);
+        expect_split("Hello, world!", "Hello|,| world|!|");
+        expect_split("I'M we'lL x'\u017fa it's's", "I|'M| we|'lL| x|'\u017f|a| it|'s|'s|");   /* the long s is an s, in any case */
+        expect_split("(a .b\n.c\td\u3000e", "(a| .|b|\n|.c|\td|\u3000e|");       /* one character joins the letters behind it */
+        expect_split("a!\r\n\n b \n \n  c", "a|!\r\n\n| b| \n \n| | c|");
+        expect_split("?\n\u3002\n\u3000\n\u3000x", "?\n|\u3002\n|\u3000\n|\u3000x|");
+        expect_split("\n\na", "\n\n|a|");
+        expect_split("a\xff\n !", "a|\xff|\n| !|");
+        expect_split("  1", " | |1|");
+    }
+    use(PRETOKENS_LLAMA3);
+    expect_split("12345 x\u0664\u06f5123", "123|45| x|\u0664\u06f51|23|");
+    use(PRETOKENS_QWEN2);
+    expect_split("123 x\u0664\u06f5", "1|2|3| x|\u0664|\u06f5|");
+    use(PRETOKENS_GPT2);
+}
+
+static void test_words_of_smollm(void **state) {
+    (void)state;
+    use(PRETOKENS_SMOLLM);
+    expect_split("I'M it's 12\u0664 x1!", "I|'|M| it|'s| |1|2|\u0664| x|1|!|");
+    expect_split("  1 \n 2  x \u0664", "  |1| \n |2| | x| |\u0664|");
+    use(PRETOKENS_GPT2);
+}
+
 static void expect_same(const char *text, size_t length) {
     size_t fast = pretoken_length(pretokenizer, text, length), slow = pretoken_length_by_expression(pretokenizer, text, length);
     if (fast != slow) fail_msg("'%.*s': %zu by hand, %zu by the expression", (int)length, text, fast, slow);
@@ -74,8 +108,7 @@ static const char *const representatives[] = { "a", "7", " ", "\n", "'", "s", "t
                                                "\u00e9", "\u0664", "\u3000", "\u2026" };
 enum { REPRESENTATIVES = sizeof representatives / sizeof *representatives };
 
-static void test_by_hand_equals_expression(void **state) {
-    (void)state;
+static void by_hand_equals_expression(void) {
     for (int64_t length = 1, count = REPRESENTATIVES; length <= 5; length++, count *= REPRESENTATIVES)
         for (int64_t number = 0; number < count; number++) {
             char text[32] = "";
@@ -93,8 +126,7 @@ static uint64_t random_number(void) {
     return random_state ^= random_state << 17;
 }
 
-static void test_by_hand_equals_expression_on_random_texts(void **state) {
-    (void)state;
+static void random_by_hand_equals_expression(void) {
     random_state = 1;
     for (int i = 0; i < 300000; i++) {
         char text[24];
@@ -149,19 +181,36 @@ static void test_bytes_that_are_not_utf8(void **state) {
 
 static void test_cut(void **state) {
     (void)state;
-    assert_int_equal(pretoken_cut("abc def gh", 10), 7);
-    assert_int_equal(pretoken_cut("abc  ", 5), 3);
-    assert_int_equal(pretoken_cut("  abc", 5), 0);
-    assert_int_equal(pretoken_cut("", 0), 0);
-    assert_int_equal(pretoken_cut("a\u3000\u2003\u00a0 b", 10), 1);
-    assert_int_equal(pretoken_cut("a\xe3\x80", 3), 0);   /* half of a space may be anything */
-    assert_int_equal(pretoken_cut("a b\xc2", 4), 1);
-    assert_int_equal(pretoken_cut("{\"ab\":12}", 9), 8);
-    assert_int_equal(pretoken_cut("{\"ab\":12", 8), 4);
-    assert_int_equal(pretoken_cut("{\"ab'll", 7), 4);          /* the 'll may go on, and may be one */
-    assert_int_equal(pretoken_cut("{\"ab12", 6), 4);
-    assert_int_equal(pretoken_cut("a\u00e9", 3), 0);           /* one word */
-    assert_int_equal(pretoken_cut("1\u0664", 3), 0);
+    assert_int_equal(pretoken_cut(&kind, "abc def gh", 10), 7);
+    assert_int_equal(pretoken_cut(&kind, "abc  ", 5), 3);
+    assert_int_equal(pretoken_cut(&kind, "  abc", 5), 0);
+    assert_int_equal(pretoken_cut(&kind, "", 0), 0);
+    assert_int_equal(pretoken_cut(&kind, "a\u3000\u2003\u00a0 b", 10), 1);
+    assert_int_equal(pretoken_cut(&kind, "a\xe3\x80", 3), 0);   /* half of a space may be anything */
+    assert_int_equal(pretoken_cut(&kind, "a b\xc2", 4), 1);
+    assert_int_equal(pretoken_cut(&kind, "{\"ab\":12}", 9), 8);
+    assert_int_equal(pretoken_cut(&kind, "{\"ab\":12", 8), 4);
+    assert_int_equal(pretoken_cut(&kind, "{\"ab'll", 7), 4);          /* the 'll may go on, and may be one */
+    assert_int_equal(pretoken_cut(&kind, "{\"ab12", 6), 4);
+    assert_int_equal(pretoken_cut(&kind, "a\u00e9", 3), 0);           /* one word */
+    assert_int_equal(pretoken_cut(&kind, "1\u0664", 3), 0);
+}
+
+static void test_cut_of_llama3(void **state) {
+    (void)state;
+    use(PRETOKENS_LLAMA3);
+    assert_int_equal(pretoken_cut(&kind, "abc def gh", 10), 7);
+    assert_int_equal(pretoken_cut(&kind, "!\n", 2), 0);               /* the newline is the mark's */
+    assert_int_equal(pretoken_cut(&kind, "!\n\n", 3), 0);
+    assert_int_equal(pretoken_cut(&kind, "!\nx", 3), 2);
+    assert_int_equal(pretoken_cut(&kind, "a\n \n", 4), 1);            /* white space goes on to its last newline */
+    assert_int_equal(pretoken_cut(&kind, "\u3002\n\u6f22", 7), 4);
+    assert_int_equal(pretoken_cut(&kind, "\u3002\n\xe6\xbc", 6), 0);   /* half a character may be white space */
+    assert_int_equal(pretoken_cut(&kind, "12345", 5), 0);
+    assert_int_equal(pretoken_cut(&kind, "! x", 2), 1);
+    assert_int_equal(pretoken_cut(&kind, "\u3002\u3000", 6), 3);
+    use(PRETOKENS_GPT2);
+    assert_int_equal(pretoken_cut(&kind, "!\nx", 3), 1);
 }
 
 static void expect_cut(const char *text, size_t length, const char *whole, size_t cut) {
@@ -173,8 +222,7 @@ static void expect_cut(const char *text, size_t length, const char *whole, size_
 }
 
 /* Both sides of every cut give the pre-tokens of the whole, however little of what follows was seen. */
-static void test_cut_changes_nothing(void **state) {
-    (void)state;
+static void cut_changes_nothing(void) {
     random_state = 2;
     for (int i = 0; i < 20000; i++) {
         char text[256] = "";
@@ -184,7 +232,7 @@ static void test_cut_changes_nothing(void **state) {
         size_t length = strlen(text), last = 0;
         char *whole = split(text, length);
         for (size_t seen = 1; seen <= length; seen++) {
-            size_t cut = pretoken_cut(text, seen);
+            size_t cut = pretoken_cut(&kind, text, seen);
             if (cut > last) expect_cut(text, length, whole, cut);
             last = cut;
         }
@@ -193,9 +241,8 @@ static void test_cut_changes_nothing(void **state) {
 }
 
 /* No text makes it slow or takes a stack: whole pre-tokens of 30 MB, and 10 million small ones with the longest look ahead. */
-static void test_time_is_linear(void **state) {
-    (void)state;
-    static const char *const pieces[] = { "a", "\u00e9", " ", "\u3000", "!", "\xff", "\u00e9 ", "a \u00e9" };
+static void time_is_linear(void) {
+    static const char *const pieces[] = { "a", "\u00e9", " ", "\u3000", "!", "\xff", "\u00e9 ", "a \u00e9", "\n", "\u3000\n\u3000" };
     enum { BYTES = 30000000 };
     char *text = xmalloc(BYTES);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
@@ -209,24 +256,47 @@ static void test_time_is_linear(void **state) {
     free(text);
 }
 
-int main(void) {
-    pretokenizer = pretokenizer_open(error);
-    if (!pretokenizer) {
-        printf("skipped: %s\n", error);
-        return 0;
+static void of_every_kind(void **state) {
+    for (int k = 0; k < PRETOKENIZATIONS; k++) {
+        use((Pretokenization)k);
+        ((void (*)(void))*state)();
     }
+    use(PRETOKENS_GPT2);
+}
+#define OF_EVERY_KIND(check) { #check, of_every_kind, NULL, NULL, (void *)check }
+
+static void test_names(void **state) {
+    (void)state;
+    for (int k = 0; k < PRETOKENIZATIONS; k++) {
+        Pretokenization found;
+        assert_true(pretokenization_named(pretokenization_name((Pretokenization)k), &found) && (int)found == k);
+        assert_false(pretokenization_named("gpt3", &found));
+    }
+}
+
+int main(void) {
+    for (int k = 0; k < PRETOKENIZATIONS; k++)
+        if (!(pretokenizers[k] = pretokenizer_open((Pretokenization)k, error))) {
+            printf("skipped: %s\n", error);
+            return 0;
+        }
+    use(PRETOKENS_GPT2);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_white_space),
-        cmocka_unit_test(test_by_hand_equals_expression),
-        cmocka_unit_test(test_by_hand_equals_expression_on_random_texts),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_words_of_llama3),
+        cmocka_unit_test(test_words_of_smollm),
+        OF_EVERY_KIND(by_hand_equals_expression),
+        OF_EVERY_KIND(random_by_hand_equals_expression),
         cmocka_unit_test(test_classes_as_tokenizers),
         cmocka_unit_test(test_bytes_that_are_not_utf8),
         cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_cut_changes_nothing),
-        cmocka_unit_test(test_time_is_linear),
+        cmocka_unit_test(test_cut_of_llama3),
+        OF_EVERY_KIND(cut_changes_nothing),
+        OF_EVERY_KIND(time_is_linear),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    pretokenizer_close(pretokenizer);
+    for (int k = 0; k < PRETOKENIZATIONS; k++) pretokenizer_close(pretokenizers[k]);
     return failed;
 }

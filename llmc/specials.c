@@ -1,7 +1,6 @@
 /* specials.c: see specials.h. */
 #include "specials.h"
 #include "error.h"
-#include "pretokenize.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -62,15 +61,20 @@ static size_t end_of_last(const Specials *specials, const char *text, size_t len
     return end;
 }
 
-size_t specials_cut(const Specials *specials, const char *text, size_t length) {
-    if (specials->count == 0) return pretoken_cut(text, length);
+size_t specials_clear_cut(const Specials *specials, TextCut cut, const void *context, const char *text, size_t length) {
+    if (specials->count == 0) return cut(context, text, length);
     if (length < specials->longest) return 0;
     /* So far from the end that every special token which goes on behind the cut is whole. */
-    size_t cut = pretoken_cut(text, length - specials->longest + 1);
-    while (cut > 0) {
-        size_t start = straddling(specials, text, length, cut);
-        if (start == cut) return cut;
-        cut = pretoken_cut(text, start);
+    size_t place = cut(context, text, length - specials->longest + 1);
+    while (place > 0) {
+        size_t start = straddling(specials, text, length, place);
+        if (start == place) return place;
+        place = cut(context, text, start);
     }
-    return end_of_last(specials, text, length);
+    return 0;
+}
+
+size_t specials_cut(const Specials *specials, TextCut cut, const void *context, const char *text, size_t length) {
+    size_t place = specials_clear_cut(specials, cut, context, text, length);
+    return place || specials->count == 0 ? place : end_of_last(specials, text, length);
 }

@@ -3,7 +3,7 @@
 #ifndef LLMC_SPECIALS_H
 #define LLMC_SPECIALS_H
 
-#include "files.h"
+#include "pretokenize.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,9 +23,11 @@ void specials_free(Specials *specials);
 /* Bytes before the first special token in text[length], whose bytes go to *size; length, and *size 0, if there is none. */
 size_t specials_find(const Specials *specials, const char *text, size_t length, size_t *size);
 
-/* The last place in text[length] where it may be cut whatever follows: both parts give the special tokens and the pre-tokens that the whole
-   would. 0 if there is none. The text begins where one may begin. */
-size_t specials_cut(const Specials *specials, const char *text, size_t length);
+/* The last place in text[length] where `cut`, given `context`, may cut it, and which no special token goes across: both parts give the special
+   tokens, and what lies between them, that the whole would. 0 if there is none. cut looks only at what lies beside a place. */
+size_t specials_clear_cut(const Specials *specials, TextCut cut, const void *context, const char *text, size_t length);
+/* The same; else the end of the last special token, if all of them are taken as such. The text begins where one may begin. */
+size_t specials_cut(const Specials *specials, TextCut cut, const void *context, const char *text, size_t length);
 
 #ifdef __cplusplus
 }

@@ -3,14 +3,11 @@
 #define LLMC_TEXT_READER_H
 
 #include "byte_buffer.h"
-#include "files.h"
+#include "pretokenize.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* The last place in text[length] where it may be cut whatever follows, 0 if there is none. */
-typedef size_t (*TextCut)(const void *context, const char *text, size_t length);
 
 typedef struct {
     const char *name;        /* for messages */

@@ -30,12 +30,13 @@ static bool take_once(ArgumentList *list, const char *name, const char **value) 
     return found;
 }
 
-StreamOptions stream_options(int argc, char **argv, const char *flag) {
+StreamOptions stream_options(int argc, char **argv, const char *flag, bool begin_of_text) {
     StreamOptions o = { .specials = xcalloc((size_t)argc, sizeof *o.specials), .threads = processors() };
     for (ArgumentList list = { argc, argv, 2 }; list.at < argc; list.at++) {
         bool known = take_once(&list, "--vocab", &o.vocab) || take_once(&list, "--input", &o.input) ||
                      take_once(&list, "--output", &o.output) || argument_texts(&list, "--special", o.specials, &o.special_count) ||
                      take_format(&list, &o.format) || argument_flag(&list, flag, &o.flag) ||
+                     (begin_of_text && argument_flag(&list, "--begin-of-text", &o.begin_of_text)) ||
                      argument_whole(&list, "--threads", &o.threads, 1, MOST_THREADS);
         if (!known) die("the command %s has no option '%s'; see tokenizer --help", argv[1], argv[list.at]);
     }

@@ -23,11 +23,11 @@ typedef struct {
     int64_t special_count;
     TokenFormat format;
     int64_t threads;
-    bool flag;                              /* the command's own one was given */
+    bool flag, begin_of_text;               /* the command's own ones were given */
 } StreamOptions;
 
-/* Of argv; `flag` is the name of an option without a value. */
-StreamOptions stream_options(int argc, char **argv, const char *flag);
+/* Of argv; `flag` is the name of an option without a value; begin_of_text: the command has --begin-of-text. */
+StreamOptions stream_options(int argc, char **argv, const char *flag, bool begin_of_text);
 
 /* Bytes of a token in that format, 0 for text. */
 int format_width(TokenFormat format);

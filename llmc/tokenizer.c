@@ -21,6 +21,8 @@ struct Tokenizer {
     int32_t count;
     int32_t *token_of;      /* (CODE_POINTS) token + 1 of a code point, 0 if it has none; pages never touched cost nothing */
     char (*bytes)[5];       /* (count) UTF-8 of each token, NUL-terminated */
+    int64_t *ends;          /* (end_count) what else ends a text */
+    size_t end_count;
 };
 
 /* ---- Refusing ---- */
@@ -70,6 +72,7 @@ void tokenizer_free(Tokenizer *tokenizer) {
     bpe_free(tokenizer->bpe);
     free(tokenizer->token_of);
     free(tokenizer->bytes);
+    free(tokenizer->ends);
     free(tokenizer);
 }
 
@@ -143,11 +146,31 @@ static Tokenizer *open_characters(const char *path, char error[ERROR_SIZE]) {
     return tokenizer;
 }
 
+/* A token or a list of them; false if the file does not have it. Whether the file is right is not for us to say. */
+static bool read_ends(Tokenizer *tokenizer, const char *directory, const char *name) {
+    char ignored[ERROR_SIZE], *path = path_join(directory, name);
+    size_t length;
+    char *text = path_exists(path) ? file_read_text(path, FILE_BYTES, &length, ignored) : NULL;
+    Json *json = text ? json_parse(text, length, NULL, 0) : NULL;
+    const Json *ends = json_get(json, "eos_token_id");
+    bool list = ends && ends->type == JSON_ARRAY;
+    size_t count = list ? ends->count : ends != NULL;
+    tokenizer->ends = xrealloc(tokenizer->ends, count * sizeof *tokenizer->ends + 1);
+    tokenizer->end_count = 0;
+    for (size_t i = 0; i < count; i++)
+        tokenizer->end_count += json_integer(list ? &ends->items[i] : ends, &tokenizer->ends[tokenizer->end_count]);
+    json_free(json);
+    free(text);
+    free(path);
+    return tokenizer->end_count > 0;
+}
+
 static Tokenizer *open_bpe(const char *directory, char error[ERROR_SIZE]) {
     Bpe *bpe = bpe_open(directory, error);
     if (!bpe) return NULL;
     Tokenizer *tokenizer = xcalloc(1, sizeof *tokenizer);
     tokenizer->bpe = bpe;
+    if (!read_ends(tokenizer, directory, "generation_config.json")) read_ends(tokenizer, directory, "config.json");
     return tokenizer;
 }
 
@@ -236,12 +259,26 @@ const char *tokenizer_kind(const Tokenizer *tokenizer) { return tokenizer->bpe ?
 
 Bpe *tokenizer_bpe(Tokenizer *tokenizer) { return tokenizer->bpe; }
 
-int32_t tokenizer_end_of_text(const Tokenizer *tokenizer) { return tokenizer->bpe ? bpe_special(tokenizer->bpe, "<|endoftext|>") : -1; }
+int32_t tokenizer_end_of_text(const Tokenizer *tokenizer) {
+    static const char *const texts[] = { "<|endoftext|>", "<|end_of_text|>", "</s>" };
+    int32_t token = -1;
+    for (int i = 0; tokenizer->bpe && token < 0 && i < 3; i++) token = bpe_special(tokenizer->bpe, texts[i]);
+    return token;
+}
 
-static int32_t *encode_bpe(const Bpe *bpe, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
+bool tokenizer_ends_text(const Tokenizer *tokenizer, int32_t token) {
+    bool ends = token == tokenizer_end_of_text(tokenizer);
+    for (size_t i = 0; i < tokenizer->end_count; i++) ends |= token == tokenizer->ends[i];
+    return ends;
+}
+
+int32_t tokenizer_begin_of_text(const Tokenizer *tokenizer) { return tokenizer->bpe ? bpe_first(tokenizer->bpe) : -1; }
+
+static int32_t *encode_bpe(const Bpe *bpe, const char *text, size_t length, int32_t first, int64_t *count, char error[ERROR_SIZE]) {
     BpeEncoder *encoder = bpe_encoder_open(bpe, error);
     if (!encoder) return NULL;
-    TokenBuffer out = { xmalloc(sizeof *out.tokens), 0, 1 };
+    TokenBuffer out = { xmalloc(sizeof *out.tokens), first >= 0, 1 };
+    *out.tokens = first;
     bpe_encode(encoder, text, length, true, &out);
     bpe_encoder_close(encoder);
     *count = out.count;
@@ -265,7 +302,12 @@ static int32_t *encode_characters(const Tokenizer *tokenizer, const char *text, 
 }
 
 int32_t *tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
-    if (tokenizer->bpe) return encode_bpe(tokenizer->bpe, text, length, count, error);
+    if (tokenizer->bpe) return encode_bpe(tokenizer->bpe, text, length, -1, count, error);
+    return encode_characters(tokenizer, text, length, count, error);
+}
+
+int32_t *tokenizer_encode_prompt(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]) {
+    if (tokenizer->bpe) return encode_bpe(tokenizer->bpe, text, length, bpe_first(tokenizer->bpe), count, error);
     return encode_characters(tokenizer, text, length, count, error);
 }
 

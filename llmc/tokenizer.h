@@ -29,11 +29,18 @@ int64_t tokenizer_vocab_size(const Tokenizer *tokenizer);
 const char *tokenizer_kind(const Tokenizer *tokenizer);     /* "characters" or "bpe" */
 /* The byte pairs behind it, or NULL if it is of characters. */
 Bpe *tokenizer_bpe(Tokenizer *tokenizer);
-/* The token that ends a text, <|endoftext|>, or -1 if the vocabulary has none. */
+/* The token that separates texts, <|endoftext|>, <|end_of_text|> or </s>, or -1 if the vocabulary has none. */
 int32_t tokenizer_end_of_text(const Tokenizer *tokenizer);
+/* Whether that token ends what a model writes: the one above, and those that are eos_token_id in generation_config.json, or else in config.json,
+   of the directory. */
+bool tokenizer_ends_text(const Tokenizer *tokenizer, int32_t token);
+/* The token that the vocabulary puts before a text (Llama 3's <|begin_of_text|>), or -1. */
+int32_t tokenizer_begin_of_text(const Tokenizer *tokenizer);
 /* Tokens of text[length] in fresh memory, *count of them; special tokens in it are taken as such. NULL with a sentence: the first character
    that it does not know, or a build that cannot encode byte pairs. */
 int32_t *tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]);
+/* The same with the token before it that the vocabulary puts before a text, if it has one: what a model expects of a prompt. */
+int32_t *tokenizer_encode_prompt(const Tokenizer *tokenizer, const char *text, size_t length, int64_t *count, char error[ERROR_SIZE]);
 /* The bytes of one token (which may hold NULs), valid as long as the tokenizer; NULL if there is no token of that number. */
 const char *tokenizer_token(const Tokenizer *tokenizer, int32_t token, size_t *length);
 

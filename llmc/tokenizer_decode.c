@@ -153,7 +153,7 @@ static void run(Decoding *d, int threads) {
 }
 
 int tokenizer_decode_command(int argc, char **argv) {
-    StreamOptions o = stream_options(argc, argv, "--bytes");
+    StreamOptions o = stream_options(argc, argv, "--bytes", false);
     Decoding d = { .tokenizer = vocabulary_open(o.vocab, o.specials, o.special_count), .format = o.format, .raw = o.flag };
     if (!text_reader_open(&d.reader, o.input, STREAM_BYTES, cut, &d, d.error)) die("%s", d.error);
     d.output = stream_output_open(o.output);

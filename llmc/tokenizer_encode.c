@@ -25,6 +25,7 @@ typedef struct {
     TokenFormat format;
     TextReader reader;
     StreamOutput output;
+    int32_t first;              /* token before the text, or -1 */
     bool written, failed;
     char error[ERROR_SIZE];
 } Encoding;
@@ -63,6 +64,11 @@ static void append_binary(ByteBuffer *out, const TokenBuffer *tokens, int width)
         for (int byte = 0; byte < width; byte++) out->bytes[out->count++] = (char)(tokens->tokens[i] >> 8 * byte);
 }
 
+static void append_tokens(ByteBuffer *out, const TokenBuffer *tokens, TokenFormat format) {
+    if (format == FORMAT_TEXT) append_text(out, tokens);
+    else append_binary(out, tokens, format_width(format));
+}
+
 static void encode_piece(void *context, int thread, void *piece_) {
     Encoding *e = context;
     Piece *piece = piece_;
@@ -80,18 +86,30 @@ static void encode_piece(void *context, int thread, void *piece_) {
         }
     }
     byte_buffer_clear(&piece->out, 16 * STREAM_BYTES);
-    if (e->format == FORMAT_TEXT) append_text(&piece->out, &piece->tokens);
-    else append_binary(&piece->out, &piece->tokens, format_width(e->format));
+    append_tokens(&piece->out, &piece->tokens, e->format);
     if (piece->tokens.capacity > 4 * STREAM_BYTES) token_buffer_free(&piece->tokens);
+}
+
+/* Without the blank before the very first token. */
+static bool write_out(Encoding *e, const ByteBuffer *out) {
+    if (out->count == 0) return true;
+    size_t blank = e->format == FORMAT_TEXT && !e->written;
+    e->written = true;
+    return stream_output_write(&e->output, out->bytes + blank, out->count - blank, e->error);
+}
+
+static bool write_first(Encoding *e) {
+    ByteBuffer out = { 0 };
+    append_tokens(&out, &(TokenBuffer){ &e->first, e->first >= 0, 1 }, e->format);
+    bool good = write_out(e, &out);
+    byte_buffer_free(&out);
+    return good;
 }
 
 static bool write_piece(void *context, void *piece_) {
     Encoding *e = context;
     Piece *piece = piece_;
-    if (piece->error[0]) return file_error(e->error, "%s", piece->error);
-    size_t blank = e->format == FORMAT_TEXT && !e->written && piece->out.count > 0;
-    e->written = true;
-    return stream_output_write(&e->output, piece->out.bytes + blank, piece->out.count - blank, e->error);
+    return piece->error[0] ? file_error(e->error, "%s", piece->error) : write_out(e, &piece->out);
 }
 
 /* ---- The command ---- */
@@ -117,15 +135,17 @@ static void run(Encoding *e, int threads) {
 }
 
 int tokenizer_encode_command(int argc, char **argv) {
-    StreamOptions o = stream_options(argc, argv, "--ordinary");
+    StreamOptions o = stream_options(argc, argv, "--ordinary", true);
     Tokenizer *tokenizer = vocabulary_open(o.vocab, o.specials, o.special_count);
-    Encoding e = { .tokenizer = tokenizer, .bpe = tokenizer_bpe(tokenizer), .specials = !o.flag, .format = o.format };
+    Encoding e = { .tokenizer = tokenizer, .bpe = tokenizer_bpe(tokenizer), .specials = !o.flag, .format = o.format, .first = -1 };
+    if (o.begin_of_text) e.first = tokenizer_begin_of_text(tokenizer);
+    if (o.begin_of_text && e.first < 0) die("the vocabulary in '%s' puts no token before a text; leave --begin-of-text out", o.vocab);
     if (o.format == FORMAT_U16 && tokenizer_vocab_size(tokenizer) > 65536)
         die("the vocabulary has %" PRId64 " tokens, more than --format u16 can hold; use --format u32", tokenizer_vocab_size(tokenizer));
     if (!text_reader_open(&e.reader, o.input, STREAM_BYTES, cut, &e, e.error)) die("%s", e.error);
     open_encoders(&e, (int)o.threads);
     e.output = stream_output_open(o.output);
-    run(&e, (int)o.threads);
+    if (write_first(&e)) run(&e, (int)o.threads);
     if (!e.error[0] && o.format == FORMAT_TEXT) stream_output_write(&e.output, "\n", 1, e.error);
     if (e.error[0]) {
         stream_output_discard(&e.output);

@@ -232,12 +232,13 @@ static void make_dataset(const Options *o, Tokenizer *tokenizer) {
     if (!bpe) die("'%s' is a vocabulary of characters; the command chars makes shards of characters", o->vocab);
     int32_t end_of_text = tokenizer_end_of_text(tokenizer);
     if (end_of_text < 0)
-        die("the vocabulary in '%s' has no token <|endoftext|> to separate documents; train one with --special '<|endoftext|>'", o->vocab);
+        die("the vocabulary in '%s' has no token <|endoftext|>, <|end_of_text|> or </s> to separate documents; train one with "
+            "--special '<|endoftext|>'", o->vocab);
     char error[ERROR_SIZE], *source = source_of(o);
     DatasetPlan plan = { o->out, o->vocab, source, bpe_vocab_size(bpe), o->shard_tokens, end_of_text };
     Shards s = { .options = o, .start = machine_seconds() };
     s.shown = s.start;
-    if (!documents_open(&s.reader, o->files, o->val_input_count + o->input_count, o->field, error)) die("%s", error);
+    if (!documents_open(&s.reader, o->files, o->val_input_count + o->input_count, o->field, bpe, error)) die("%s", error);
     s.all_bytes = size_of_files(&s.reader);
     s.writer = dataset_writer_open(&plan, error);
     if (!s.writer) die("%s", error);

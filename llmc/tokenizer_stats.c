@@ -72,7 +72,7 @@ static Sample draw(const Options *o, const char *input) {
     Stretch stretch = { 0 };
     DocumentPart part;
     PartResult result;
-    if (!documents_open(&reader, &input, 1, o->field, error)) die("%s", error);
+    if (!documents_open(&reader, &input, 1, o->field, NULL, error)) die("%s", error);
     while (documents_read(&reader, &stretch)) {
         if (stretch.error[0]) die("%s", stretch.error);
         while ((result = stretch_next(&stretch, &part, error)) != PARTS_END) {

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static Tokenizer *tokenizer_of(const char *text) {
     Tokenizer *tokenizer = tokenizer_of_characters(text, strlen(text), error);
@@ -238,6 +239,53 @@ static void test_byte_pairs(void **state) {
     free(copy);
 }
 
+static void write_json(const char *name, const char *text) {
+    assert_true(file_write_text(directory, name, text, strlen(text), error));
+}
+
+/* What a model's directory has beside a vocabulary says which tokens end a text: a list, one token, or nothing. */
+static void test_ends_of_texts(void **state) {
+    (void)state;
+    static const struct { const char *generation, *config; int ends[3]; } cases[] = {
+        { "{\"eos_token_id\": [5, 7]}", "{\"eos_token_id\": 6}", { 1, 0, 1 } },
+        { "{\"eos_token_id\": 6}", "{}", { 0, 1, 0 } },
+        { "{\"eos_token_id\": null}", "{\"eos_token_id\": 7}", { 0, 0, 1 } },
+        { "{", "[]", { 0, 0, 0 } },
+    };
+    char *path = path_join(directory, "characters.json");
+    unlink(path);
+    free(path);
+    assert_true(tokenizer_copy("dev/tokenizer/llama3", directory, error));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_json("generation_config.json", cases[i].generation);
+        write_json("config.json", cases[i].config);
+        Tokenizer *tokenizer = tokenizer_open(directory, error);
+        if (!tokenizer) fail_msg("%s", error);
+        for (int token = 5; token <= 7; token++) assert_int_equal(tokenizer_ends_text(tokenizer, token), cases[i].ends[token - 5]);
+        assert_true(tokenizer_ends_text(tokenizer, bpe_special(tokenizer_bpe(tokenizer), "<|end_of_text|>")));
+        tokenizer_free(tokenizer);
+    }
+}
+
+/* Llama 3's first token goes before a prompt, as add_special_tokens has it, and before nothing else. */
+static void test_prompts(void **state) {
+    (void)state;
+    Tokenizer *tokenizer = tokenizer_open("dev/tokenizer/llama3", error);
+    int64_t count, prompt_count;
+    if (!tokenizer) fail_msg("%s", error);
+    int32_t first = tokenizer_begin_of_text(tokenizer), *tokens = tokenizer_encode(tokenizer, "the fox", 7, &count, error);
+    int32_t *prompt = tokenizer_encode_prompt(tokenizer, "the fox", 7, &prompt_count, error);
+    assert_int_equal(first, bpe_special(tokenizer_bpe(tokenizer), "<|begin_of_text|>"));
+    if (tokens) {
+        assert_int_equal(prompt_count, count + 1);
+        assert_int_equal(prompt[0], first);
+        assert_memory_equal(prompt + 1, tokens, (size_t)count * sizeof *tokens);
+    }
+    free(tokens);
+    free(prompt);
+    tokenizer_free(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vocabulary_is_sorted),
@@ -250,6 +298,8 @@ int main(void) {
         cmocka_unit_test(test_broken_vocabularies_are_refused),
         cmocka_unit_test(test_saving_where_it_cannot_be),
         cmocka_unit_test(test_byte_pairs),
+        cmocka_unit_test(test_ends_of_texts),
+        cmocka_unit_test(test_prompts),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

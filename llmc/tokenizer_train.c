@@ -20,26 +20,30 @@ enum { BYTES = 256, MOST_TOKENS = 1 << 21 };
 typedef struct {
     const char **files, **specials;
     int64_t file_count, special_count, vocab_size;
-    const char *out;
+    const char *out, *pretokenizer;
+    Pretokenization pretokenization;
     int64_t threads;
 } Arguments;
 
 /* ---- Options ---- */
 
 static Arguments parse(int argc, char **argv) {
-    Arguments a = { .threads = processors() };
+    Arguments a = { .threads = processors(), .pretokenizer = "gpt2" };
     a.files = xcalloc((size_t)argc, sizeof *a.files);
     a.specials = xcalloc((size_t)argc, sizeof *a.specials);
     for (ArgumentList list = { argc, argv, 2 }; list.at < argc; list.at++) {
         bool known = argument_texts(&list, "--input", a.files, &a.file_count) ||
                      argument_texts(&list, "--special", a.specials, &a.special_count) ||
                      argument_whole(&list, "--vocab-size", &a.vocab_size, 1, MOST_TOKENS) || argument_text(&list, "--out", &a.out) ||
+                     argument_text(&list, "--pretokenizer", &a.pretokenizer) ||
                      argument_whole(&list, "--threads", &a.threads, 1, MOST_THREADS);
         if (!known) die("the command train has no option '%s'; see tokenizer --help", argv[list.at]);
     }
     if (!a.file_count || !a.vocab_size || !a.out) die("the command train needs --input FILES, --vocab-size N and --out DIR");
     for (int64_t i = 0; i < a.file_count; i++)
         if (strcmp(a.files[i], "-") == 0) die("the command train reads files, not standard input; give /dev/stdin or a file to --input");
+    if (!pretokenization_named(a.pretokenizer, &a.pretokenization))
+        die("--pretokenizer is '%s'; expected gpt2, llama3, qwen2 or smollm", a.pretokenizer);
     if (a.vocab_size < BYTES + a.special_count)
         die("--vocab-size %" PRId64 " is too small: %d bytes and %" PRId64 " special tokens need %" PRId64, a.vocab_size, BYTES,
             a.special_count, BYTES + a.special_count);
@@ -108,7 +112,7 @@ static BpeTrainer *open_trainer(const Arguments *a) {
     refuse_dataset(a->out);
     bool made = !path_exists(a->out);
     if (!directory_create(a->out, error)) die("%s", error);
-    Corpus corpus = { a->files, a->specials, a->file_count, a->special_count, (int)a->threads };
+    Corpus corpus = { a->files, a->specials, a->file_count, a->special_count, (int)a->threads, a->pretokenization };
     Bpe *without_merges = bpe_create(NULL, 0, a->specials, a->special_count, error);
     BpeTrainer *trainer = without_merges ? bpe_trainer_open(&corpus, error) : NULL;
     if (!trainer && made) rmdir(a->out);
@@ -143,7 +147,9 @@ int tokenizer_train_command(int argc, char **argv) {
              a.vocab_size, made, BYTES + made + a.special_count);
     const BpeMerge *merges = bpe_trainer_merges(trainer, &made);
     Bpe *bpe = bpe_create(merges, made, a.specials, a.special_count, error);
-    if (!bpe || !save(bpe, a.out, error)) die("%s", error);
+    if (!bpe) die("%s", error);
+    bpe_set_pretokenization(bpe, a.pretokenization);
+    if (!save(bpe, a.out, error)) die("%s", error);
     print_longest(bpe, BYTES + made);
     printf("%s: %" PRId64 " tokens; %.2f s in all, peak memory %.1f MiB\n", a.out, bpe_vocab_size(bpe), machine_seconds() - start,
            machine_peak_memory() / (1 << 20));

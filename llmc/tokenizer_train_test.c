@@ -124,6 +124,44 @@ static void test_fewer_merges(void **state) {
     bpe_free(bpe);
 }
 
+static bool has_token(const Bpe *bpe, const char *bytes) {
+    size_t length;
+    for (int32_t token = 0; token < bpe_vocab_size(bpe); token++) {
+        const char *found = bpe_token(bpe, token, &length);
+        if (found && length == strlen(bytes) && memcmp(found, bytes, length) == 0) return true;
+    }
+    return false;
+}
+
+/* What can become a token, and what the written vocabulary makes of the text, follows from the pre-tokens. */
+static void test_pretokenizers(void **state) {
+    (void)state;
+    static const struct { char *name; bool joins_mark, joins_digits, composes; } kinds[] = {
+        { "gpt2", false, true, false }, { "llama3", true, true, false }, { "qwen2", true, false, true }, { "smollm", false, false, false } };
+    static const char lines[] = "(ab(12(e\u0301(ab(12(e\u0301";
+    write_text("lines", lines, sizeof lines - 1);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        int status = run(COMMAND("--input", "lines", "--vocab-size", "1000", "--pretokenizer", kinds[k].name, "--out", kinds[k].name));
+        if (status != 0 && kinds[k].composes) {
+            expect_words("complained", "utf8proc was missing");
+            continue;
+        }
+        assert_int_equal(status, 0);
+        Bpe *bpe = bpe_open(kinds[k].name, error);
+        BpeEncoder *encoder = bpe_encoder_open(bpe, error);
+        TokenBuffer tokens = { 0 };
+        assert_non_null(encoder);
+        assert_int_equal(has_token(bpe, "(ab"), kinds[k].joins_mark);
+        assert_int_equal(has_token(bpe, "12"), kinds[k].joins_digits);
+        assert_int_equal(has_token(bpe, "\u00e9") || has_token(bpe, "(\u00e9"), kinds[k].composes);
+        bpe_encode(encoder, "(ab12", 5, false, &tokens);
+        assert_int_equal(tokens.count, 4 - kinds[k].joins_mark - kinds[k].joins_digits);
+        token_buffer_free(&tokens);
+        bpe_encoder_close(encoder);
+        bpe_free(bpe);
+    }
+}
+
 static void test_refusals(void **state) {
     (void)state;
     write_text("empty", "", 0);
@@ -183,9 +221,9 @@ static void test_interruption(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_bytes_alone),  cmocka_unit_test(test_fewer_merges),
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_interruption),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_interruption), cmocka_unit_test(test_pretokenizers),
     };
-    Pretokenizer *pretokenizer = pretokenizer_open(error);
+    Pretokenizer *pretokenizer = pretokenizer_open(PRETOKENS_GPT2, error);
     if (!pretokenizer) {
         print_message("skipped: %s\n", error);
         return 0;

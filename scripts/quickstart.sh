@@ -44,6 +44,7 @@ needed='' useful=''
 can_build || needed=' make gcc libc6-dev'
 has_onednn || useful=' libdnnl-dev'
 has_pcre2 || useful="$useful libpcre2-dev"
+builds '#include <utf8proc.h>\nint main(void) { return utf8proc_version() == 0; }' -lutf8proc || useful="$useful libutf8proc-dev"
 [ -n "$(python_with_matplotlib)" ] || useful="$useful python3-matplotlib"
 if [ ! -f data/characters/dataset.json ] && [ -z "${DATA_MIRROR:-}" ] && ! have curl && ! have wget; then
     useful="$useful curl ca-certificates"
