@@ -77,7 +77,10 @@ __device__ __forceinline__ float exp2_approximate(float x) {
 }
 #else
 #include "emulator.h"
-static inline float exp2_approximate(float x) { return exp2f(x); }
+static inline float exp2_approximate(float x) {
+    const float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
+}
 #define BACKEND_NAME "emu"
 #endif
 

@@ -14,6 +14,7 @@
 #include <map>
 #include <stdio.h>
 #include <stdlib.h>
+#include <vector>
 
 static const size_t WORKSPACE_BYTES = (size_t)64 << 20;   /* NVIDIA advises at least 32 MiB for Hopper */
 enum { CANDIDATES = 32, REPEATS = 5 };
@@ -25,8 +26,8 @@ static cudaDeviceProp device;
 struct Product {
     cublasLtMatmulDesc_t what;
     cublasLtMatrixLayout_t a, b, d;
-    cublasLtMatmulAlgo_t how;
-    bool possible;
+    std::vector<cublasLtMatmulAlgo_t> algorithms;   /* the first one is used; none: the library cannot do it */
+    bool settled;                                   /* it has proved itself; else the next takes its place should it be refused when it is run */
 };
 
 /* ---- errors and names ----------------------------------------------------------------------------------------------------------- */
@@ -138,18 +139,21 @@ static std::string text_of(const cublasLtMatmulAlgo_t &how) {
 
 /* Takes over an algorithm kept as text, if it is one that can do the product here. */
 static bool take_algorithm(Product &p, const Gemm &g, const std::string &text) {
-    unsigned char bytes[sizeof p.how];
+    cublasLtMatmulAlgo_t how;
+    unsigned char bytes[sizeof how];
     cublasLtMatmulHeuristicResult_t result;
     uint32_t reduction = 0;
     size_t written;
     if (text.size() != 2 * sizeof bytes || text.find_first_not_of("0123456789abcdef") != std::string::npos) return false;
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)strtoul(text.substr(2 * i, 2).c_str(), NULL, 16);
-    memcpy(&p.how, bytes, sizeof bytes);
-    return cublasLtMatmulAlgoCheck(library, p.what, p.a, p.b, p.d, p.d, &p.how, &result) == CUBLAS_STATUS_SUCCESS &&
-           result.workspaceSize <= WORKSPACE_BYTES &&
-           cublasLtMatmulAlgoConfigGetAttribute(&p.how, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof reduction, &written) ==
-               CUBLAS_STATUS_SUCCESS &&
-           (reduction & ~allowed_reductions(g)) == 0;
+    memcpy(&how, bytes, sizeof bytes);
+    p.settled = cublasLtMatmulAlgoCheck(library, p.what, p.a, p.b, p.d, p.d, &how, &result) == CUBLAS_STATUS_SUCCESS &&
+                result.workspaceSize <= WORKSPACE_BYTES &&
+                cublasLtMatmulAlgoConfigGetAttribute(&how, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof reduction, &written) ==
+                    CUBLAS_STATUS_SUCCESS &&
+                (reduction & ~allowed_reductions(g)) == 0;
+    if (p.settled) p.algorithms = {how};
+    return p.settled;
 }
 
 template <class T> static void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, T value,
@@ -157,10 +161,11 @@ template <class T> static void prefer(cublasLtMatmulPreference_t preference, cub
     CHECK_LT(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), name);
 }
 
-/* Up to `wanted` algorithms, which the library expects to be faster the earlier they come; returns how many. */
-static int candidates_for(const Product &p, const Gemm &g, cublasLtMatmulHeuristicResult_t *candidates, int wanted,
-                          const std::string &name) {
+/* The algorithms that the library suggests, which it expects to be faster the earlier they come. */
+static std::vector<cublasLtMatmulAlgo_t> suggestions(const Product &p, const Gemm &g, const std::string &name) {
     cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t results[CANDIDATES];
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
     int found = 0;
     CHECK_LT(cublasLtMatmulPreferenceCreate(&preference), name);
     prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE_BYTES, name);
@@ -170,10 +175,12 @@ static int candidates_for(const Product &p, const Gemm &g, cublasLtMatmulHeurist
     prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)1 << alignment(g.C ? g.C : g.D), name);
     prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)1 << alignment(g.D), name);
     const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(library, p.what, p.a, p.b, p.d, p.d, preference, wanted, candidates, &found);
+        cublasLtMatmulAlgoGetHeuristic(library, p.what, p.a, p.b, p.d, p.d, preference, CANDIDATES, results, &found);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) CHECK_LT(status, name);
     CHECK_LT(cublasLtMatmulPreferenceDestroy(preference), name);
-    return status == CUBLAS_STATUS_SUCCESS ? found : 0;
+    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; i++)
+        if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
+    return algorithms;
 }
 
 /* Milliseconds that the work takes, when it was done once before; infinite if it cannot be done. */
@@ -200,53 +207,66 @@ static bool may_time(cudaStream_t stream) {
     return status == cudaStreamCaptureStatusNone;
 }
 
-/* Times the candidates on the tensors themselves and returns the fastest; -1 if none works. Where the product is added to D, each result
-   goes to a stand-in of D, lest D grows; without memory for that there is no timing, and -1 too. */
-static int fastest(const Product &p, const Gemm &g, const cublasLtMatmulHeuristicResult_t *candidates, int n, cudaStream_t stream) {
+/* Times the algorithms on the tensors themselves and leaves the fastest alone; nothing changes if none works. Where the product is added to
+   D, each result goes to a stand-in of D, lest D grows; without memory for that there is no timing. */
+static void keep_fastest(Product &p, const Gemm &g, cudaStream_t stream) {
     const bool adds = g.C == g.D;
     const size_t bytes = (size_t)g.M * (size_t)g.N * dtype_size(g.d_dtype);
     void *D = g.D;
     float best_time = INFINITY;
-    int best = -1;
+    cublasLtMatmulAlgo_t best = {};
     if (adds) {
         if (cudaMalloc(&D, bytes + 256) != cudaSuccess) {
             cudaGetLastError();   /* else the next launch would report it */
             fprintf(stderr, "warning: no memory to time matmul algorithms for %s; the library's choice is used\n", name_of(g).c_str());
-            return -1;
+            return;
         }
         CUDA_CHECK(cudaMemsetAsync(D, 0, bytes + 256, stream));
     }
     void *result = adds ? (char *)D + (uintptr_t)g.D % 256 : D;   /* aligned as D is */
     const void *added = adds ? result : g.C;
-    for (int i = 0; i < n; i++) {
-        const auto work = [&] { return run(p, g, result, added, candidates[i].algo, stream) == CUBLAS_STATUS_SUCCESS; };
+    for (const cublasLtMatmulAlgo_t &how : p.algorithms) {
+        const auto work = [&] { return run(p, g, result, added, how, stream) == CUBLAS_STATUS_SUCCESS; };
         const float time = time_of(work, stream);
         if (time < best_time) {
             best_time = time;
-            best = i;
+            best = how;
         }
     }
     if (D != g.D) CUDA_CHECK(cudaFree(D));
-    return best;
+    p.settled = best_time < INFINITY;
+    if (p.settled) p.algorithms = {best};
+}
+
+/* Where our own kernel, which is many times slower, has much to do instead. */
+static void warn_if_large(const Gemm &g, const std::string &name) {
+    if (g.epilogue == GEMM_PLAIN && (double)g.M * (double)g.N * (double)g.K >= 0x1p30)
+        fprintf(stderr, "warning: %s has no algorithm for %s; a slow kernel does it\n", gemm_library(), name.c_str());
 }
 
 static Product build(const Gemm &g, const std::string &name, cudaStream_t stream) {
     Product p = describe(g, name);
     const std::string *kept = algorithms_find(name);
-    if (kept) {
-        p.possible = take_algorithm(p, g, *kept);
-        if (p.possible) return p;
-        fprintf(stderr, "warning: the algorithm kept for %s cannot be used here; another one is chosen\n", name.c_str());
-    }
-    cublasLtMatmulHeuristicResult_t candidates[CANDIDATES];
-    const bool timed = may_time(stream);
-    const int found = candidates_for(p, g, candidates, timed ? CANDIDATES : 1, name);
-    const int best = timed ? fastest(p, g, candidates, found, stream) : -1;
-    p.possible = found > 0;
-    if (!p.possible) return p;
-    p.how = candidates[best < 0 ? 0 : best].algo;
-    algorithms_choose(name, text_of(p.how), best >= 0);
+    if (kept && take_algorithm(p, g, *kept)) return p;
+    if (kept) fprintf(stderr, "warning: the algorithm kept for %s cannot be used here; another one is chosen\n", name.c_str());
+    p.algorithms = suggestions(p, g, name);
+    if (may_time(stream)) keep_fastest(p, g, stream);
+    if (p.settled) algorithms_choose(name, text_of(p.algorithms[0]), true);
     return p;
+}
+
+/* Queues the product by the first algorithm that the library does not refuse after all; false if it refuses all. */
+static bool queue(Product &p, const Gemm &g, const std::string &name, cudaStream_t stream) {
+    while (!p.algorithms.empty()) {
+        const cublasStatus_t status = run(p, g, g.D, g.C, p.algorithms[0], stream);
+        if (p.settled) CHECK_LT(status, name);
+        if (status == CUBLAS_STATUS_SUCCESS) break;
+        p.algorithms.erase(p.algorithms.begin());
+    }
+    if (!p.algorithms.empty() && !p.settled) algorithms_choose(name, text_of(p.algorithms[0]), false);
+    if (p.algorithms.empty() && !p.settled) warn_if_large(g, name);
+    p.settled = true;
+    return !p.algorithms.empty();
 }
 
 /* ---- what others call ----------------------------------------------------------------------------------------------------------- */
@@ -291,11 +311,8 @@ int gemm(const Gemm *g, Stream *s) {
     if (g->aux && g->N % 8 != 0) return 0;   /* what the library demands of aux's leading dimension */
     auto found = products.find(name);
     if (found == products.end()) found = products.emplace(name, build(*g, name, cuda_stream(s))).first;
-    Product &p = found->second;
-    if (!p.possible) return 0;
-    set_pointers(p, *g, name);
-    CHECK_LT(run(p, *g, g->D, g->C, p.how, cuda_stream(s)), name);
-    return 1;
+    set_pointers(found->second, *g, name);
+    return queue(found->second, *g, name, cuda_stream(s));
 }
 
 void gemm_either(const char *what, int64_t M, int64_t N, int64_t K, const std::function<int()> &fused, const std::function<int()> &apart,

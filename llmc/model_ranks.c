@@ -156,7 +156,10 @@ void ranks_wait_event(const Model *m, Event *event, const char *what) {
 }
 
 void ranks_synchronize(const Model *m, const char *what) {
-    if (!m->comm) return;
+    if (!m->comm) {
+        m->backend->synchronize(m->stream);
+        return;
+    }
     m->backend->event_record(m->together->reached, m->stream);
     ranks_wait_event(m, m->together->reached, what);
 }

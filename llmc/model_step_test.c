@@ -150,6 +150,31 @@ static void check_outcomes(const Backend *backend, const ModelSpec *spec, const 
 }
 static void test_outcomes(void **state) { (void)state; everywhere(check_outcomes); }
 
+/* A model that takes the parameters over has a stream of its own: it gets those after the update that was put into the other's just before. */
+static void check_copies(const Backend *backend, const ModelSpec *spec, const char *what) {
+    Model m, writer;
+    ModelSpec of_writer = *spec;
+    Batch b = batch_of(ROWS, spec->T, spec->config.V, true, 5);
+    of_writer.mode = MODEL_GENERATE;
+    of_writer.B = 1;
+    create_on(backend, &m, spec);
+    model_create(&writer, &of_writer, backend);
+    accumulate(&m, &b, 0, 1e-2, 1);
+    model_update(&m);
+    model_copy_parameters(&writer, &m);
+    size_t bytes = tensor_bytes(m.parameters);
+    char *copied = malloc(bytes), *expected = malloc(bytes);
+    backend->download(copied, writer.parameters.data, bytes, writer.stream);
+    backend->download(expected, m.parameters.data, bytes, m.stream);
+    if (memcmp(copied, expected, bytes) != 0) fail_msg("%s: the copy is older than the update", what);
+    free(copied);
+    free(expected);
+    model_free(&writer);
+    model_free(&m);
+    free_batch(b);
+}
+static void test_copies(void **state) { (void)state; everywhere(check_copies); }
+
 /* Bits of everything that an update writes. */
 typedef struct { unsigned char *bytes; size_t size; } Bits;
 static Bits bits_of_model(const Model *m) {
@@ -218,7 +243,7 @@ static void test_micro_batches(void **state) { (void)state; everywhere(check_mic
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_graphs), cmocka_unit_test(test_recompute), cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_head_chunks), cmocka_unit_test(test_outcomes),
+        cmocka_unit_test(test_head_chunks), cmocka_unit_test(test_outcomes), cmocka_unit_test(test_copies),
         cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_micro_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -257,15 +257,18 @@ cudaError_t cudaFreeHost(void *memory) {
     return cudaSuccess;
 }
 
-/* As on a GPU, other memory of the host is read before this returns, and has been written to when it returns. */
+/* As on a GPU, other memory of the host is read before this returns, and has been written to when it returns. A graph would read and write it
+   whenever it is launched, though it may be gone by then. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-    if (config.lazy && kind == cudaMemcpyHostToDevice && !is_pinned(from) && !under_capture(stream)) {
+    if (under_capture(stream) && ((kind == cudaMemcpyHostToDevice && !is_pinned(from)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(to))))
+        fail("a copy inside a capture goes from or to memory of the host that is not pinned");
+    if (config.lazy && kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
         const std::vector<char> staged(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
         submit(stream, [=] { copy_now(to, staged.data(), bytes, kind); });
         return cudaSuccess;
     }
     submit(stream, [=] { copy_now(to, from, bytes, kind); });
-    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to) && !under_capture(stream)) cudaStreamSynchronize(stream);
+    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to)) cudaStreamSynchronize(stream);
     return cudaSuccess;
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {

@@ -69,3 +69,18 @@ $(BUILD)/sdpa/formula: $(SDPA_TESTED) | $(BUILD)/sdpa/libcudnn.so.9
 	$(CXX) $(LDFLAGS) $^ -ldl -o $@
 test-sdpa: $(BUILD)/sdpa/formula $(BUILD)/sdpa/libcudnn.so.9
 	LD_LIBRARY_PATH=$(BUILD)/sdpa $<
+
+# gemm.cu itself, in place of its stand-in, over a stand-in for cuBLASLt; where the toolkit is installed the stand-in's values are held against it.
+.PHONY: test-gemm
+LT_OBJECTS := $(filter-out %/gemm_standin.cpp.o,$(EMU_OBJECTS)) $(BUILD)/emu/kernels/gemm.cu.o $(BUILD)/emu/dev/lt_standin.cpp.o
+$(BUILD)/emu_lt.o: $(LT_OBJECTS)
+	ld -r $^ -o $@.all
+	objcopy --keep-global-symbol=emu_backend $@.all $@
+LT_TESTS := $(BUILD)/lt/dev/gemm_test $(BUILD)/lt/kernels/matmul_test $(BUILD)/lt/llmc/model_step_test
+$(LT_TESTS): $(BUILD)/lt/%_test: $(BUILD)/%_test.o $(LIBRARY) $(BUILD)/emu_lt.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -lstdc++ -o $@
+test-gemm: $(LT_TESTS)
+	$(if $(NVCC),$(NVCC) -std=c++17 -I. -c dev/lt_values.cu -o $(BUILD)/lt/values.o)
+	sh dev/emulator/run_ops.sh fwd $^
+	EMU_LAZY=1 sh dev/emulator/run_ops.sh fwd $^

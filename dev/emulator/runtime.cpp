@@ -54,8 +54,15 @@ struct Stream {
 struct Event {
     Stream *stream = nullptr;     /* NULL: never recorded */
     uint64_t position = 0;        /* the stream's `submitted` when it was */
+    bool timed = false;
 };
 struct Graph { std::vector<Task> tasks; };
+
+static cudaError_t last_error = cudaSuccess;
+static cudaError_t answer(cudaError_t error) {
+    if (error != cudaSuccess) last_error = error;
+    return error;
+}
 
 static Stream default_stream;
 static std::set<Stream *> streams = {&default_stream};
@@ -123,17 +130,20 @@ cudaError_t cudaDeviceSynchronize() {
     return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
     *event = new Event;
+    (*event)->timed = !(flags & cudaEventDisableTiming);
     return cudaSuccess;
 }
+cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
     delete event;
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (get(stream)->capturing) fail("an event recorded inside a capture is no event that the host can wait for");
-    *event = Event{get(stream), get(stream)->submitted};
+    event->stream = get(stream);
+    event->position = get(stream)->submitted;
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -146,7 +156,14 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     forbid_in_capture("cudaEventQuery");
     if (is_over(*event)) return cudaSuccess;
     run_until(event->stream, event->stream->done + 1);
-    return cudaErrorNotReady;
+    return answer(cudaErrorNotReady);
+}
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t before, cudaEvent_t after) {
+    if (!before->timed || !after->timed || !before->stream || before->stream != after->stream)
+        fail("the time between events that do not tell the time, or were not recorded in one stream");
+    if (!is_over(*before) || !is_over(*after)) return answer(cudaErrorNotReady);
+    *milliseconds = float(after->position - before->position);
+    return cudaSuccess;
 }
 /* The event as it is now: recording it again changes nothing for this wait. */
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -196,11 +213,13 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 
 /* ---- the device: small, so that loops over the grid are seen to work ----------------------------------------------------------------- */
 
-/* EMU_FAIL=n: as if the n-th launch had gone wrong, to see what the program then says. It is asked once a launch. */
+/* EMU_FAIL=n: as if the n-th launch had gone wrong, to see what the program then says. It is asked once a launch, and where an error is no error. */
 cudaError_t cudaGetLastError() {
     static const char *const wanted = getenv("EMU_FAIL");
     static long launches;
-    return wanted && ++launches == atol(wanted) ? 719 : cudaSuccess;
+    const cudaError_t error = wanted && ++launches == atol(wanted) ? 719 : last_error;
+    last_error = cudaSuccess;
+    return error;
 }
 const char *cudaGetErrorString(cudaError_t error) { return error == 719 ? "a failure that EMU_FAIL asked for" : "an error of the emulator"; }
 cudaError_t cudaDriverGetVersion(int *version) {
@@ -215,7 +234,11 @@ cudaError_t cudaGetDeviceCount(int *count) {
     *count = 1;
     return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorNoDevice; }
+cudaError_t cudaSetDevice(int device) { return answer(device == 0 ? cudaSuccess : cudaErrorNoDevice); }
+cudaError_t cudaGetDevice(int *device) {
+    *device = 0;
+    return cudaSuccess;
+}
 cudaError_t cudaDeviceGetPCIBusId(char *name, int bytes, int) {
     snprintf(name, size_t(bytes), "0000:00:00.0");
     return cudaSuccess;

@@ -7,8 +7,10 @@
 #include <string>
 #include <vector>
 
-/* Stands in for cuda.cu's. */
-void cuda_launched(const char *, const char *, int) {}
+/* Stand in for cuda.cu's. */
+void cuda_launched(const char *, const char *, int) {
+    if (cudaGetLastError() != cudaSuccess) emu::fail("a launch is blamed for an error that nobody had looked at");
+}
 void cuda_failed(const char *, const char *, const char *, int) { abort(); }
 
 /* ---- out of bounds ------------------------------------------------------------------------------------------------------------------- */
@@ -288,6 +290,20 @@ static std::map<std::string, std::function<int()>> cases() {
         cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
         cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
         return cudaStreamSynchronize(s);
+    };
+    c["pageable_copy_in_capture"] = [] {
+        cudaStream_t s;
+        std::vector<float> host(64);
+        float *x = filled(64);
+        cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+        cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+        cudaMemcpyAsync(x, host.data(), 64 * sizeof(float), cudaMemcpyHostToDevice, s);
+        return 0;
+    };
+    c["error_left_behind"] = [] {
+        cudaSetDevice(1);
+        LAUNCH(set, 1, 64, 0, 0, filled(64), 1.0f);
+        return 0;
     };
     c["stream_forgotten_in_capture"] = [] {
         cudaStream_t s;
