@@ -6,11 +6,12 @@
 LC_ALL=C
 export LC_ALL
 
-# Kernels in which a training step on a GPU spends its time, at the shapes of GPT-2: patterns of their names. Not among them: the backward of
-# attention with dropout and in a fixed order.
+# Kernels in which a training step on a GPU spends its time, at the shapes of GPT-2: patterns of their names. Not among them: attention with
+# dropout.
 hot='
-^flash_(forward|dq)_kernel<
-^flash_dkv_kernel<[0-9]+, (false, false|false, true|true, true)>
+^flash_(forward|dq)_kernel<[0-9]+, false>
+^flash_dkv_kernel<[0-9]+, false, (false|true)>
+^round_dq_kernel<
 ^norm_(forward|backward)_kernel<NormLayout<Vec<[a-z_0-9]+>, [0-9]+, (32|64|96|128|256|512), (true|false)>
 ^residual_kernel<Vec
 ^swiglu_(forward|backward)_kernel<Vec

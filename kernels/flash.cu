@@ -23,11 +23,14 @@ enum { ROWS = 128 };
 template <int D> struct Shape {
     static constexpr int STEPS = D / 16;                  /* of a product over the head size */
     static constexpr int PITCH = D + 8;                   /* of shared memory: an odd number of 16 bytes, so 8 rows meet all banks */
+    static constexpr int LANES = D == 96 ? 16 : D / 8;    /* threads that load a row */
     static constexpr int M = D <= 64 ? 2 : 1;
     static constexpr int KEYS = D == 128 ? 32 : 64;       /* in a tile of the forward */
     static constexpr int QUERIES = D == 128 ? 32 : 64;    /* in a tile of the dK, dV kernel */
     static constexpr int DS_PITCH = QUERIES + 8;
     static constexpr int FORWARD_WARPS = ROWS / 32, BACKWARD_WARPS = ROWS / (16 * M);
+    static constexpr int STRIPS = D == 64 ? 2 : 1, BANDS = QUERIES / (16 * STRIPS);   /* of dQ a warp has STRIPS strips, one of so many bands, */
+    static constexpr int GROUPS = D / 8 * BANDS / BACKWARD_WARPS;                     /* and of that so many groups of 8 columns */
     static constexpr size_t ROW = PITCH * sizeof(bf16);
     static constexpr bool Q_IN_REGISTERS = D <= 64;
     static constexpr size_t FORWARD_BYTES = ROW * (4 * KEYS + (Q_IN_REGISTERS ? 0 : ROWS));
@@ -65,21 +68,32 @@ __device__ __forceinline__ int warp_id() { return threadIdx.x / 32; }
 
 /* ---- moving tiles ---------------------------------------------------------------------------------------------------------------- */
 
-/* Asks for rows first .. first + COUNT - 1 (row t begins at rows + t * stride) in tile(COUNT, PITCH), zeros beyond row T and column HS. A
-   thread keeps to its column. */
+/* Asks for rows first .. first + COUNT - 1 (row t begins at rows + t * stride) in tile(COUNT, PITCH), and in place of rows beyond the last
+   for earlier ones, so that no copy depends on a condition. What meets those weighs nothing: causal masks hide keys from all queries
+   before them, and a query that is none has an infinite lse, or no result. A thread keeps to its column, if that is one. */
 template <int D, int COUNT, int WARPS>
 __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *rows, int stride, int first, const FlashSizes &z) {
-    constexpr int LANES = D == 96 ? 16 : D / 8, AT_ONCE = 32 * WARPS / LANES;   /* threads of a row, rows at once */
+    constexpr int LANES = Shape<D>::LANES, AT_ONCE = 32 * WARPS / LANES;
     static_assert(COUNT % AT_ONCE == 0, "all threads work to the end");
-    const int row = threadIdx.x / LANES, d = threadIdx.x % LANES * 8, left = d < z.HS ? z.T - first - row : 0;
-    const bf16 *from = rows + (int64_t)(first + row) * stride + d;
+    const int row = threadIdx.x / LANES, d = threadIdx.x % LANES * 8, t = first + row;
+    const bf16 *from = rows + (int64_t)(t < z.T ? t : z.T - 1) * stride + d;
     bf16 *const to = tile + row * Shape<D>::PITCH + d;
-    if (d >= D) return;
+    if (d >= z.HS) return;
 #pragma unroll
-    for (int n = 0; n < COUNT; n += AT_ONCE, from += AT_ONCE * stride) {
-        if (n < left) cp_async16(to + n * Shape<D>::PITCH, from);
-        else st128(to + n * Shape<D>::PITCH, pack_of<bf16>(int4{0, 0, 0, 0}));
+    for (int n = 0; n < COUNT; n += AT_ONCE) {
+        cp_async16(to + n * Shape<D>::PITCH, from);
+        from += t + n + AT_ONCE < z.T ? AT_ONCE * stride : 0;
     }
+}
+
+/* Zeros in those columns of tile(COUNT, PITCH) that load_tile leaves alone. */
+template <int D, int COUNT, int WARPS> __device__ __forceinline__ void clear_padding(bf16 *tile, const FlashSizes &z) {
+    constexpr int LANES = Shape<D>::LANES, AT_ONCE = 32 * WARPS / LANES;
+    const int d = threadIdx.x % LANES * 8;
+    if (d < z.HS || d >= D) return;
+#pragma unroll 1
+    for (int row = threadIdx.x / LANES; row < COUNT; row += AT_ONCE)
+        st128(tile + row * Shape<D>::PITCH + d, pack_of<bf16>(int4{0, 0, 0, 0}));
 }
 
 /* The left side of a product from device memory: the warp's rows first .. first + 16 * M - 1. */
@@ -297,7 +311,11 @@ flash_forward_kernel(bf16 *out, float *lse, const bf16 *qkv, FlashSizes z, int s
 
     uint32_t a[M][S::Q_IN_REGISTERS ? STEPS : 1][4];
     if constexpr (S::Q_IN_REGISTERS) load_left<M, D>(a, q, stride, own, z);
-    else load_tile<D, ROWS, WARPS>(q_tile, q, stride, first, z);
+    else {
+        clear_padding<D, ROWS, WARPS>(q_tile, z);
+        load_tile<D, ROWS, WARPS>(q_tile, q, stride, first, z);
+    }
+    clear_padding<D, 4 * KEYS, WARPS>(tiles, z);
     load_tile<D, KEYS, WARPS>(tiles, k, stride, 0, z);
     load_tile<D, KEYS, WARPS>(tiles + KEYS * PITCH, v, stride, 0, z);
     cp_async_commit();
@@ -395,6 +413,7 @@ flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *l
     const bf16 *k = qkv + sample + (z.NH + work.h / z.group) * z.HS, *v = k + z.NKV * z.HS;
     const Mask mask = DROPPED ? mask_of(z, work.b, work.h) : Mask();
 
+    clear_padding<D, 4 * KEYS, WARPS>(tiles, z);
     load_tile<D, KEYS, WARPS>(tiles, k, stride, 0, z);
     load_tile<D, KEYS, WARPS>(tiles + KEYS * PITCH, v, stride, 0, z);
     cp_async_commit();
@@ -455,37 +474,35 @@ flash_dq_kernel(bf16 *dqkv, const float *delta, const bf16 *dout, const float *l
     store_rows<M, D>(dqkv + sample + work.h * z.HS, stride, own, tiles + 16 * M * warp_id() * PITCH, dq, log_sum, z);
 }
 
-/* dq_sum(B,T,NH,HS) += dS K for one tile of queries against the block's keys: ds(ROWS keys, QUERIES) holds dS^T, k_tile(ROWS, PITCH) K.
-   Each warp takes 16 queries and a share of the columns. */
-template <int D>
-__device__ __forceinline__ void add_dq(float *dq_sum, const bf16 *ds, const bf16 *k_tile, int query, const FlashSizes &z) {
-    typedef Shape<D> S;
-    constexpr int STRIPS = S::QUERIES / 16, COLUMNS = D * STRIPS / S::BACKWARD_WARPS;
-    static_assert(COLUMNS % 16 == 0, "a warp's share is whole pairs of column groups");
-    const int strip = warp_id() % STRIPS * 16, column = warp_id() / STRIPS * COLUMNS;
-    float dq[1][COLUMNS / 8][4] = {};
-#pragma unroll 2
-    for (int key = 0; key < ROWS; key += 16) {
-        uint32_t left[1][4];
-        ldmatrix_x4_trans(left[0], ds + (key + lane_id() % 8 + lane_id() / 16 * 8) * S::DS_PITCH + strip + lane_id() / 8 % 2 * 8);
-        add_rows<1, COLUMNS / 8, S::PITCH>(dq, left, k_tile + key * S::PITCH + column);
-    }
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int t = query + strip + 8 * half + lane_id() / 4;
-        float *const row = dq_sum + (int64_t)t * z.NH * z.HS + column + lane_id() % 4 * 2;
-        if (t >= z.T) continue;
-#pragma unroll
-        for (int n = 0; n < COLUMNS / 8; n++)
-            if (column + 8 * n < z.HS) {
-                atomicAdd(row + 8 * n, dq[0][n][2 * half]);
-                atomicAdd(row + 8 * n + 1, dq[0][n][2 * half + 1]);
-            }
-    }
+/* dQ's fp32 sums lie as a warp has them: tile by tile of QUERIES queries of a head, in it warp by warp, 128 floats for each column group: of
+   element e of lane l, float 32e + l. So a warp adds to 32 neighbours at a time, without conditions: the last tile has room for all rows. */
+template <int D> __host__ __device__ __forceinline__ int64_t dq_tiles(int T) { return (T + Shape<D>::QUERIES - 1) / Shape<D>::QUERIES; }
+template <int D> __host__ __device__ __forceinline__ int64_t dq_tile(const FlashSizes &z, int b, int h, int query) {
+    return (((int64_t)b * z.NH + h) * dq_tiles<D>(z.T) + query / Shape<D>::QUERIES) * Shape<D>::QUERIES * D;
 }
 
-/* dK and dV within dqkv(B,T,NH+2NKV,HS), summed over the query heads that read them. With ATOMIC, dQ / scale is added to
-   dq_sum(B,T,NH,HS). */
+/* tile(QUERIES, D) += dS K, laid out as above: ds(ROWS keys, QUERIES) holds dS^T, k_tile(ROWS, PITCH) K. Each warp takes some queries and
+   a share of the columns. */
+template <int D> __device__ __forceinline__ void add_dq(float *tile, const bf16 *ds, const bf16 *k_tile) {
+    typedef Shape<D> S;
+    static_assert(S::GROUPS % 2 == 0, "a warp's share is whole pairs of column groups");
+    const int query = warp_id() % S::BANDS * 16 * S::STRIPS, column = warp_id() / S::BANDS * 8 * S::GROUPS;
+    float dq[S::STRIPS][S::GROUPS][4] = {};
+    const bf16 *const ds_row = ds + (lane_id() % 8 + lane_id() / 16 * 8) * S::DS_PITCH + query + lane_id() / 8 % 2 * 8;
+#pragma unroll
+    for (int key = 0; key < ROWS; key += 16) {
+        uint32_t left[S::STRIPS][4];
+        for (int m = 0; m < S::STRIPS; m++) ldmatrix_x4_trans(left[m], ds_row + key * S::DS_PITCH + 16 * m);
+        add_rows<S::STRIPS, S::GROUPS, S::PITCH>(dq, left, k_tile + key * S::PITCH + column);
+    }
+    float *const own = tile + warp_id() * 128 * S::STRIPS * S::GROUPS + lane_id();
+#pragma unroll
+    for (int i = 0; i < S::STRIPS * S::GROUPS; i++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) atomicAdd(own + 128 * i + 32 * e, dq[i / S::GROUPS][i % S::GROUPS][e]);
+}
+
+/* dK and dV within dqkv(B,T,NH+2NKV,HS), summed over the query heads that read them. With ATOMIC, dQ / scale is added to dq_sum. */
 template <int D, bool DROPPED, bool ATOMIC>
 __global__ void __launch_bounds__(32 * Shape<D>::BACKWARD_WARPS, Shape<D>::M)
 flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout, const float *lse, const bf16 *qkv, FlashSizes z,
@@ -519,11 +536,12 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
         load_tile<D, QUERIES, WARPS>(to + QUERIES * PITCH, d_o, z.out_stride, z.T - left, z);
         cp_async_commit();
     };
-    /* The thread's own statistic of a tile: lse or delta. A query that is none has zeros for Q and dO, so any weight will do. */
+    /* The thread's own statistic of a tile: lse or delta. A query that is none weighs nothing. */
     auto load_statistic = [&](const Work &w) {
         const int64_t end = (int64_t)(w.b * z.NH + (w.h + 1) * z.group - heads + 1) * z.T;
         const float *const all = threadIdx.x % 2 ? delta : lse;
-        return threadIdx.x < 2 * QUERIES && (int)threadIdx.x / 2 < left ? all[end - left + threadIdx.x / 2] : 0.0f;
+        if (threadIdx.x < 2 * QUERIES && (int)threadIdx.x / 2 < left) return all[end - left + threadIdx.x / 2];
+        return threadIdx.x % 2 ? 0.0f : INFINITY;
     };
     auto store_statistic = [&](int stage, float value) {
         if (threadIdx.x < 2 * QUERIES) statistics[stage * 2 * QUERIES + threadIdx.x] = threadIdx.x % 2 ? value : value * LOG2E;
@@ -539,6 +557,8 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
     /* After moving on, the head of the tile before: where all queries are left, a head begins. */
     auto tile_head = [&]() { return (place.h + 1) * z.group - heads - (left == z.T - first_of(place)); };
 
+    clear_padding<D, 4 * QUERIES, WARPS>(tiles, z);
+    if (KEYS_SHARED) clear_padding<D, ROWS, WARPS>(k_tile, z);
     if (KEYS_SHARED) load_tile<D, ROWS, WARPS>(k_tile, qkv + k_of(work), z.qkv_stride, first_of(work), z);
     load_queries(0, work);
     store_statistic(0, load_statistic(work));
@@ -563,6 +583,7 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
             const bool unseen = ahead > CHUNK - 1, diagonal = ahead > 1 - 16 * M;
             const bf16 *const q_rows = q_tile + c * PITCH, *const dout_rows = q_rows + QUERIES * PITCH;
             float s[M][N][4] = {}, dp[M][N][4] = {};
+            uint32_t left[M][4] = {};   /* dS^T, rounded */
             if (!unseen) {
                 uint32_t kept = DROPPED ? 0 : ~0u;   /* 4N bits a strip, worked out while s and dp take no registers */
                 if (DROPPED) {
@@ -573,7 +594,6 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
                 }
 #pragma unroll
                 for (int i = 0; i < STEPS; i++) {
-                    uint32_t left[M][4];
                     for (int m = 0; m < M; m++)
                         if (KEYS_SHARED)
                             ldmatrix_x4(left[m], k_tile + (16 * (M * warp_id() + m) + lane_id() % 16) * PITCH + 16 * i + lane_id() / 16 * 8);
@@ -597,7 +617,6 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
                                      [&](int n, int e) { return of_columns[n].v[e % 2 * 2]; },
                                      [&](int n, int e) { return of_columns[n].v[e % 2 * 2 + 1]; });
                 }
-                uint32_t left[M][4];
                 weights_left(left, s, 0);
                 add_rows<M, D / 8, PITCH>(dv, left, dout_rows);
                 weights_left(left, dp, 0);
@@ -609,14 +628,13 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
 #pragma unroll
                     for (int i = 0; i < 2 * N; i++) {
                         const int row = 16 * (M * warp_id() + m) + 8 * (i % 2) + lane_id() / 4, column = c + i / 2 * 8 + lane_id() % 4 * 2;
-                        const float(&pair)[4] = dp[m][i / 2];
-                        *reinterpret_cast<uint32_t *>(ds + row * S::DS_PITCH + column) = pack2(pair[i % 2 * 2], pair[i % 2 * 2 + 1]);
+                        *reinterpret_cast<uint32_t *>(ds + row * S::DS_PITCH + column) = left[m][i];
                     }
         }
         store_statistic(stage ^ 1, next_statistic);
         if (ATOMIC) {
             __syncthreads();
-            add_dq<D>(dq_sum + ((int64_t)place.b * z.T * z.NH + tile_head()) * z.HS, ds, k_tile, own_of(place) - ahead - QUERIES, z);
+            add_dq<D>(dq_sum + dq_tile<D>(z, place.b, tile_head(), own_of(place) - ahead - QUERIES), ds, k_tile);
         }
     }
     __syncthreads();   /* the tiles become the way out */
@@ -630,17 +648,25 @@ flash_dkv_kernel(bf16 *dqkv, float *dq_sum, const float *delta, const bf16 *dout
 
 enum { ROUND_BLOCK = 256 };
 
-/* dQ within dqkv(B,T,NH+2NKV,HS) = scale * dq_sum(B,T,NH,HS), in units of 8 elements. */
-__global__ void __launch_bounds__(ROUND_BLOCK) round_dq_kernel(bf16 *dqkv, const float *dq_sum, FlashSizes z) {
-    const int64_t row_units = (int64_t)z.NH * z.HS / 8, i = (int64_t)blockIdx.x * ROUND_BLOCK + threadIdx.x;
-    if (i >= z.B * (int64_t)z.T * row_units) return;
-    const Pack<float> low = ld128_stream(dq_sum + 8 * i), high = ld128_stream(dq_sum + 8 * i + 4);
-    Pack<bf16> rounded;
-    for (int e = 0; e < 4; e++) {
-        rounded.v[e] = from_float<bf16>(low.v[e] * z.scale);
-        rounded.v[4 + e] = from_float<bf16>(high.v[e] * z.scale);
+/* dQ within dqkv(B,T,NH+2NKV,HS) = scale * dq_sum. A thread has 8 columns of two queries that are 8 apart: what four lanes added. */
+template <int D> __global__ void __launch_bounds__(ROUND_BLOCK) round_dq_kernel(bf16 *dqkv, const float *dq_sum, FlashSizes z) {
+    typedef Shape<D> S;
+    const int64_t item = (int64_t)blockIdx.x * ROUND_BLOCK + threadIdx.x;
+    const int group = item % (D / 8), g = item / (D / 8) % 8, strip = item / D % (S::QUERIES / 16), column = 8 * group;
+    const int tiles = dq_tiles<D>(z.T);
+    const int64_t tile = item / (D * S::QUERIES / 16), head = tile / tiles;
+    const int t = tile % tiles * S::QUERIES + 16 * strip + g;
+    if (head >= (int64_t)z.B * z.NH || t >= z.T || column >= z.HS) return;
+    const int warp = strip / S::STRIPS + group / S::GROUPS * S::BANDS, place = (warp * S::STRIPS + strip % S::STRIPS) * S::GROUPS;
+    const float *const sums = dq_sum + tile * S::QUERIES * D + (place + group % S::GROUPS) * 128 + 4 * g;
+    bf16 *const row = dqkv + (head / z.NH * z.T + t) * z.qkv_stride + head % z.NH * z.HS + column;
+    Pack<float> lanes[4];
+    for (int e = 0; e < 4; e++) lanes[e] = ld128_stream(sums + 32 * e);
+    for (int half = 0; half < 2 && t + 8 * half < z.T; half++) {
+        Pack<bf16> rounded;
+        for (int i = 0; i < 8; i++) rounded.v[i] = from_float<bf16>(lanes[2 * half + i % 2].v[i / 2] * z.scale);
+        st128_stream(row + (int64_t)8 * half * z.qkv_stride, rounded);   /* nvcc takes plain ones apart, into stores of 32 bits */
     }
-    st128(dqkv + i / row_units * z.qkv_stride + i % row_units * 8, rounded);
 }
 
 /* ---- host ------------------------------------------------------------------------------------------------------------------------ */
@@ -680,13 +706,13 @@ static void launch_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, 
     const size_t bytes = S::DKV_BYTES + (DROPPED || ATOMIC ? S::KEYS_BYTES : 0) + (ATOMIC ? S::DS_BYTES : 0);
     bf16 *const grad = (bf16 *)dqkv.data;
     float *const dq_sum = (float *)scratch.data;
-    if (ATOMIC) CUDA_CHECK(cudaMemsetAsync(dq_sum, 0, flash_scratch(z.B, z.T, z.NH, z.HS), cuda_stream(s)));
+    if (ATOMIC) CUDA_CHECK(cudaMemsetAsync(dq_sum, 0, (size_t)dq_tile<D>(z, z.B, 0, 0) * sizeof(float), cuda_stream(s)));
     allow_shared_memory(flash_dkv_kernel<D, DROPPED, ATOMIC>, bytes);
     LAUNCH((flash_dkv_kernel<D, DROPPED, ATOMIC>), (unsigned)(tiles * z.NKV), 32 * S::BACKWARD_WARPS, bytes, cuda_stream(s), grad, dq_sum,
            (const float *)delta.data, (const bf16 *)dout.data, (const float *)lse.data, (const bf16 *)qkv.data, z, section_of(z, z.NKV));
     if constexpr (ATOMIC) {
-        const unsigned grid = (unsigned)ceil_div((int64_t)z.B * z.T * z.NH * z.HS / 8, ROUND_BLOCK);
-        LAUNCH((round_dq_kernel), grid, ROUND_BLOCK, 0, cuda_stream(s), grad, (const float *)dq_sum, z);
+        const unsigned grid = (unsigned)ceil_div(dq_tile<D>(z, z.B, 0, 0) / 16, ROUND_BLOCK);
+        LAUNCH((round_dq_kernel<D>), grid, ROUND_BLOCK, 0, cuda_stream(s), grad, (const float *)dq_sum, z);
     } else {
         allow_shared_memory(flash_dq_kernel<D, DROPPED>, S::DQ_BYTES);
         LAUNCH((flash_dq_kernel<D, DROPPED>), (unsigned)(tiles * z.NH), 32 * S::BACKWARD_WARPS, S::DQ_BYTES, cuda_stream(s), grad,
@@ -715,7 +741,11 @@ void flash_forward(Tensor out, Tensor lse, Tensor qkv, int NH, int NKV, Dropout 
 }
 
 size_t flash_scratch(int64_t B, int64_t T, int NH, int HS) {
-    return cuda_settings.deterministic ? 0 : (size_t)(B * T * NH * HS) * sizeof(float);
+    FlashSizes z = {};
+    int64_t floats = 0;
+    z.T = (int)T, z.NH = NH, z.HS = HS;
+    by_shape(z, [&](auto D, auto) { floats = dq_tile<decltype(D)::value>(z, (int)B, 0, 0); });
+    return cuda_settings.deterministic ? 0 : (size_t)floats * sizeof(float);
 }
 
 void flash_backward(Tensor dqkv, Tensor delta, Tensor dout, Tensor lse, Tensor qkv, Tensor scratch, int NH, int NKV, Dropout drop,
