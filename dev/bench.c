@@ -1,19 +1,11 @@
 /* bench: training speed of whole steps (forward, backward, norm, AdamW), set against what this machine can do, measured in the same run.
    On a CPU: the baby GPT, GPT-2 124M and the 17M model of TinyStories in fp32 and bf16, against the rate of the library's matrix product;
    with --profile also every op against its floor.
-   On a GPU: the four sizes of GPT-2 and the 17M model in bf16, against the card's published peak and against the roofline floor: the sum over
-   all ops of a step of the greater of the time to move their bytes and the time to do their arithmetic, by the ops' own cost functions. */
-#include "llmc/error.h"
-#include "llmc/json.h"
-#include "llmc/logger.h"
-#include "llmc/machine.h"
-#include "llmc/model.h"
-#include "llmc/plan.h"
+   On a GPU: the four sizes of GPT-2, the 17M model and one like Llama in bf16, against the card's published peak and against the roofline floor: the
+   sum over all ops of a step of the greater of the time to move their bytes and the time to do their arithmetic, by the ops' own cost functions.
+   Ops are listed in the order in which tuning could gain most: by their time above their floor, all calls of a step together. */
+#include "bench_report.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,29 +17,6 @@ static const char usage[] =
     "  OPTION           any option of train_gpt; those that matter: --model NAME (else a list of models), --batch B, --seq-len T,\n"
     "                   --total-batch TOKENS (on a GPU 524288) or --grad-accum G, --device, --dtype, --attention, --deterministic,\n"
     "                   --recompute, --profile (on a GPU always)\n";
-
-typedef struct {
-    const char *model;
-    ModelSpec spec;
-    AdamW adamw;
-    int64_t grad_accum;
-    bool graphs;
-} Case;
-
-enum { MOST_STEPS = 1000, FIRST_LOSSES = 3 };
-
-typedef struct {
-    int warm_up, steps;
-    double median, least, most;                /* seconds of a step */
-    double cpu;                                /* seconds of a step on all cores together, the mean */
-    double losses[FIRST_LOSSES];               /* of the first steps, those to warm up included */
-    double bandwidth, rate;                    /* bytes/s, FLOP/s: measured here, before and after */
-    double wait;                               /* seconds of launching and awaiting an op that does nothing */
-    double plan, memory, memory_before;        /* bytes: as planned; taken at most; of them taken before the model was made */
-    OpTime ops[BACKEND_OPS];                   /* of one step more, every op awaited */
-    int op_count;
-    double floor, nominal_floor;               /* seconds of a step, at the rates measured, and at those that the design assumes (or 0) */
-} Result;
 
 /* ---- what is measured ----------------------------------------------------------------------------------------------------------- */
 
@@ -93,7 +62,9 @@ static void choose_batch(Case *c, const Options *o, const Backend *backend) {
     int64_t T = c->spec.T, total = o->total_batch ? o->total_batch : 524288;
     if (o->from.grad_accum != FROM_DEFAULT && !o->total_batch) total = 0;
     int64_t most = asked ? o->batch : !strcmp(c->model, "gpt2-124M") ? 64 : total ? total / T : 512;
-    c->spec.B = asked ? most : largest_batch(c->spec, backend, most);
+    c->spec.B = most;
+    if (o->from.batch == FROM_COMMAND_LINE) plan_check_memory(&c->spec, backend, false);
+    else c->spec.B = largest_batch(c->spec, backend, most);
     if (c->spec.B == 0)
         die("%s does not fit into the %.1f GiB free here; choose a smaller model or --recompute", c->model, backend->free_memory() / 0x1p30);
     if (total && total % (c->spec.B * T) != 0)
@@ -107,6 +78,7 @@ static Case make_case(Options *o, const char *model, DType dtype) {
     Case c;
     memset(&c, 0, sizeof c);
     c.model = model;
+    c.options = o;
     if (!config_preset(o, model)) die("--model '%s' is no preset; there is: %s", model, config_preset_names());
     if (!o->vocab_size) set_open(o, "vocab_size", "65");
     if (!config_from_options(&c.spec.config, o, error)) die("%s", error);
@@ -176,18 +148,37 @@ static void time_steps(Result *r, Model *m, const Case *c, const int32_t *tokens
     r->most = times[r->steps - 1];
 }
 
-static double sum_of_floors(Result *r, double bytes_per_second, double flops_per_second) {
-    double sum = 0;
-    r->op_count = backend_timed_ops(r->ops, bytes_per_second, flops_per_second);
-    for (int i = 0; i < r->op_count; i++) sum += r->ops[i].floor;
-    return sum;
-}
-
+/* A graph's ops are not called one by one, so they are timed in a step of their own, launched one by one and each awaited. What that adds is the same
+   for every call: from launching to knowing that it is done. It is measured with an op that does nothing (machine_wait_seconds) and taken off again,
+   so that an op's time is the device's, as in a graph or behind a queue of launches, where the gap before an op is nothing or a microsecond. Gaps
+   between the kernels of one op stay in. The ops' times together, beside those of the steps that count, tell how good all this is. */
 static void profile_step(Model *m, const Case *c, const int32_t *tokens, int64_t step) {
     const Backend *plain = m->backend;
     m->backend = backend_timed(plain);
     run_step(m, c, tokens, step);
     m->backend = plain;
+}
+
+static double sum_of_floors(const OpTime *ops, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += ops[i].floor;
+    return sum;
+}
+
+static int by_time_above_floor(const void *a, const void *b) {
+    double x = above_floor(a), y = above_floor(b);
+    return (x < y) - (x > y);
+}
+
+/* From the profiled step, once the rates are known. */
+static void settle_ops(Result *r, const Card *card) {
+    OpTime ops[BACKEND_OPS];
+    if (card && card->tera_bytes_real)
+        r->nominal_floor = sum_of_floors(ops, backend_timed_ops(ops, 1e12 * card->tera_bytes_real, 1e12 * card->tera_flops_real));
+    r->op_count = backend_timed_ops(ops, r->bandwidth, r->rate);
+    r->floor = sum_of_floors(ops, r->op_count);
+    for (int i = 0; i < r->op_count; i++) r->ops[i] = (Op){ops[i], fmax(0, ops[i].seconds - (double)ops[i].calls * r->wait)};
+    qsort(r->ops, (size_t)r->op_count, sizeof *r->ops, by_time_above_floor);
 }
 
 static double memory_taken(const Backend *backend, double free_at_first) {
@@ -217,119 +208,8 @@ static Result measure(const Case *c, const Backend *backend, bool profile, doubl
     if (!profile) return r;
     r.bandwidth += machine_bandwidth(backend, half) / 2;
     r.wait = machine_wait_seconds(backend);
-    const Card *card = machine_card(backend);
-    if (card && card->tera_bytes_real) r.nominal_floor = sum_of_floors(&r, 1e12 * card->tera_bytes_real, 1e12 * card->tera_flops_real);
-    r.floor = sum_of_floors(&r, r.bandwidth, r.rate);
+    settle_ops(&r, machine_card(backend));
     return r;
-}
-
-/* ---- what is said ----------------------------------------------------------------------------------------------------------------- */
-
-static double tokens_per_step(const Case *c) { return (double)(c->grad_accum * c->spec.B * c->spec.T); }
-
-/* FLOP/s of attention by what it must do: 4 B NH T^2 HS / 2 forward and 2.5 times that backward, which is its cost function. NULL: of both. */
-static double attention_rate(const Result *r, const char *which) {
-    double flops = 0, seconds = 0;
-    for (int i = 0; i < r->op_count; i++) {
-        const OpTime *op = &r->ops[i];
-        bool forward = !strcmp(op->name, "attention_forward"), backward = !strcmp(op->name, "attention_backward");
-        if (which ? strcmp(op->name, which) != 0 : !(forward || backward)) continue;
-        flops += op->flops;
-        seconds += op->seconds;
-    }
-    return seconds > 0 ? flops / seconds : 0;
-}
-
-static void print_cpu(const Case *c, const Result *r) {
-    char speed[32], planned[32], taken[32], flops_text[32];
-    double tokens = tokens_per_step(c) / r->median, flops = config_flops_per_token(&c->spec.config, c->spec.T);
-    format_count(speed, tokens);
-    format_bytes(planned, r->plan);
-    format_bytes(taken, r->memory);
-    format_count(flops_text, flops);
-    printf("%-15s B=%-3lld T=%-4lld %s | %8s tok/s | %11s FLOP/token | ceiling %6.1f GFLOP/s | share %5.1f%% | plan %s, peak %s (%.1f MiB before the model)\n",
-           c->model, (long long)c->spec.B, (long long)c->spec.T, c->spec.dtype == BF16 ? "bf16" : "fp32", speed, flops_text, r->rate / 1e9,
-           100 * tokens * flops / r->rate, planned, taken, r->memory_before / 1048576.0);
-}
-
-static void print_gpu(const Case *c, const Result *r, const Card *card) {
-    char speed[32], total[32], planned[32], taken[32];
-    double tokens = tokens_per_step(c) / r->median, flops = tokens * config_flops_per_token(&c->spec.config, c->spec.T);
-    format_count(speed, tokens);
-    format_count(total, tokens_per_step(c));
-    format_bytes(planned, r->plan);
-    format_bytes(taken, r->memory);
-    printf("\n%s, %s, B=%lld T=%lld x %lld = %s tokens a step\n", c->model, c->spec.dtype == BF16 ? "bf16" : "fp32", (long long)c->spec.B,
-           (long long)c->spec.T, (long long)c->grad_accum, total);
-    printf("  speed      %s tok/s: %.1f ms a step, the median of %d (%.1f to %.1f) after %d to warm up\n", speed, 1e3 * r->median, r->steps,
-           1e3 * r->least, 1e3 * r->most, r->warm_up);
-    printf("  MFU        ");
-    if (card && c->spec.dtype == BF16)
-        printf("%.1f%% of the published %.1f TFLOP/s (%s); ", 100 * flops / (1e12 * card->tera_flops), card->tera_flops, card->name);
-    else printf("no published peak is known for this card and dtype; ");
-    printf("%.1f%% of the %.1f TFLOP/s measured here\n", 100 * flops / r->rate, r->rate / 1e12);
-    printf("  roofline   %.1f%%: at the least %.1f ms a step, at %.2f TB/s and %.1f TFLOP/s measured here", 100 * r->floor / r->median,
-           1e3 * r->floor, r->bandwidth / 1e12, r->rate / 1e12);
-    if (r->nominal_floor)
-        printf("; %.1f%%: %.1f ms, at %.2f TB/s and %.1f TFLOP/s", 100 * r->nominal_floor / r->median, 1e3 * r->nominal_floor, card->tera_bytes_real,
-               card->tera_flops_real);
-    printf("\n  memory     %s, by plan %s\n", taken, planned);
-    printf("  attention  forward %.1f TFLOP/s, backward %.1f, both %.1f\n", attention_rate(r, "attention_forward") / 1e12,
-           attention_rate(r, "attention_backward") / 1e12, attention_rate(r, NULL) / 1e12);
-    printf("  ops        of one step more, each awaited (%.1f us of every call are launch and wait):\n", 1e6 * r->wait);
-    backend_timed_report(stdout, r->bandwidth, r->rate);
-    fflush(stdout);
-}
-
-/* {"name": value, ...}, flat but for the ops. */
-static void append_json(const char *path, const Case *c, const Result *r, const Backend *backend, const Card *card) {
-    FILE *file = fopen(path, "a");
-    if (!file) die("cannot append to '%s'", path);
-    double tokens = tokens_per_step(c) / r->median, flops = tokens * config_flops_per_token(&c->spec.config, c->spec.T);
-    fputs("{\"program\": \"train_gpt\"", file);
-    json_write_string_member(file, "model", c->model);
-    json_write_string_member(file, "device", backend->describe());
-    json_write_string_member(file, "dtype", c->spec.dtype == BF16 ? "bf16" : "fp32");
-    json_write_number_member(file, "batch", (double)c->spec.B);
-    json_write_number_member(file, "seq_len", (double)c->spec.T);
-    json_write_number_member(file, "grad_accum", (double)c->grad_accum);
-    json_write_number_member(file, "tokens_per_step", tokens_per_step(c));
-    json_write_number_member(file, "tokens_per_s", tokens);
-    json_write_number_member(file, "ms", 1e3 * r->median);
-    json_write_number_member(file, "ms_least", 1e3 * r->least);
-    json_write_number_member(file, "ms_most", 1e3 * r->most);
-    json_write_number_member(file, "cpu_ms", 1e3 * r->cpu);
-    json_write_number_member(file, "steps", r->steps);
-    json_write_number_member(file, "parameters", (double)plan_parameters(&c->spec.config));
-    json_write_number_member(file, "flops_per_token", config_flops_per_token(&c->spec.config, c->spec.T));
-    for (int i = 0; i < FIRST_LOSSES; i++) fprintf(file, "%s%.9g", i ? ", " : ", \"losses\": [", r->losses[i]);
-    fputc(']', file);
-    json_write_number_member(file, "mfu", card && c->spec.dtype == BF16 ? flops / (1e12 * card->tera_flops) : NAN);
-    json_write_number_member(file, "share_of_matmul_rate", flops / r->rate);
-    json_write_number_member(file, "matmul_rate", r->rate);
-    json_write_number_member(file, "memory", r->memory);
-    json_write_number_member(file, "memory_plan", r->plan);
-    if (r->op_count) {
-        json_write_number_member(file, "bandwidth", r->bandwidth);
-        json_write_number_member(file, "floor_ms", 1e3 * r->floor);
-        json_write_number_member(file, "floor_share", r->floor / r->median);
-        json_write_number_member(file, "nominal_floor_share", r->nominal_floor ? r->nominal_floor / r->median : NAN);
-        json_write_number_member(file, "attention_forward", attention_rate(r, "attention_forward"));
-        json_write_number_member(file, "attention_backward", attention_rate(r, "attention_backward"));
-        json_write_number_member(file, "attention_both", attention_rate(r, NULL));
-        json_write_number_member(file, "wait_us", 1e6 * r->wait);
-        fputs(", \"ops\": [", file);
-        for (int i = 0; i < r->op_count; i++) {
-            fprintf(file, "%s{\"calls\": %lld", i ? ", " : "", r->ops[i].calls);
-            json_write_string_member(file, "name", r->ops[i].name);
-            json_write_number_member(file, "ms", 1e3 * r->ops[i].seconds);
-            json_write_number_member(file, "floor_ms", 1e3 * r->ops[i].floor);
-            fputc('}', file);
-        }
-        fputc(']', file);
-    }
-    fputs("}\n", file);
-    if (fclose(file) != 0) die("cannot write '%s'", path);
 }
 
 /* ---- the cases ---------------------------------------------------------------------------------------------------------------------- */
@@ -359,7 +239,7 @@ static void bench_cpu(Options *o, const char *model, const Backend *backend, dou
         if (child == 0) {
             Result r = measure(&c, backend, o->profile, seconds);
             print_cpu(&c, &r);
-            if (o->profile) backend_timed_report(stdout, r.bandwidth, r.rate);
+            if (o->profile) print_ops(&r);
             if (json) append_json(json, &c, &r, backend, NULL);
             fflush(stdout);
             _exit(0);
@@ -375,13 +255,13 @@ static void bench_gpu(Options *o, const char *model, const Backend *backend, dou
     if (c.spec.dtype == BF16 && !backend->supports_bf16()) die("this GPU has no bf16 matrix products; use --dtype fp32");
     choose_batch(&c, o, backend);
     Result r = measure(&c, backend, true, seconds);
-    print_gpu(&c, &r, card);
+    print_gpu(&c, &r, backend, card);
     if (json) append_json(json, &c, &r, backend, card);
 }
 
 int main(int argc, char **argv) {
     static const char *const cpu_models[] = {"baby", "gpt2-124M", "tinystories-17M", NULL};
-    static const char *const gpu_models[] = {"gpt2-124M", "gpt2-350M", "gpt2-774M", "gpt2-1558M", "tinystories-17M", NULL};
+    static const char *const gpu_models[] = {"gpt2-124M", "gpt2-350M", "gpt2-774M", "gpt2-1558M", "tinystories-17M", "llama-350M", NULL};
     double seconds = 6;
     const char *json = NULL;
     Options o;

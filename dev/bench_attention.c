@@ -2,17 +2,14 @@
    al. 2023). Timed are attention forward, attention backward, and the whole sublayer with its two projections; counted are the bytes. Each
    device present gets two Markdown tables. The four variants take turns within every round, and a ratio is the median of the rounds' own
    ratios: a machine that is busy for a while slows all four and not one. */
+#include "bench_attention.h"
+
 #include "llmc/config.h"
-#include "llmc/error.h"
 #include "llmc/json.h"
-#include "llmc/machine.h"
 #include "llmc/options.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 static const char usage[] =
     "bench_attention [SECONDS] [--json FILE] [OPTION ...]: time and memory of attention with 1, 2, 3 and 6 key/value heads of 6.\n"
@@ -20,7 +17,7 @@ static const char usage[] =
     "  --json FILE      append the results, one JSON object a line; scripts/plot.py --kv-heads FILE draws them\n"
     "  OPTION           of train_gpt: --device (else all present), --dtype (else both), --attention, --deterministic\n";
 
-enum { NH = 6, VARIANTS = 4, MOST_ROUNDS = 1000 };
+enum { NH = 6, VARIANTS = 4 };
 static const int kv_heads[VARIANTS] = {6, 3, 2, 1};
 static const struct { int64_t HS, T; } cases[] = {{32, 256}, {32, 1024}, {64, 256}, {64, 1024}};
 
@@ -28,90 +25,8 @@ static const char *dtype_name(DType dtype) { return dtype == BF16 ? "bf16" : "fp
 
 /* ---- the sublayer ------------------------------------------------------------------------------------------------------------------ */
 
-/* One layer's attention with its projections, as model.c runs them, bare of biases, positions and dropout. */
-typedef struct {
-    const Backend *backend;
-    int NKV;
-    Tensor x, qkvw, qkv, att, lse, projw, out;
-    Tensor dout, datt, delta, dqkv, dx, dprojw, dqkvw;
-    Tensor scratch;
-} Sublayer;
-
-/* Random numbers in [-scale, scale), cut off to bf16 where asked; a GPU multiplies zeros faster. */
-static void fill(const Backend *backend, Tensor t, float scale) {
-    int64_t n = tensor_numel(t);
-    size_t size = dtype_size(t.dtype);
-    char *numbers = xmalloc(tensor_bytes(t));
-    uint64_t state = 88172645463325252u;
-    for (int64_t i = 0; i < n; i++) {
-        state ^= state << 13, state ^= state >> 7, state ^= state << 17;   /* Marsaglia's xorshift */
-        float number = scale * (float)(int32_t)(state >> 32) * 0x1p-31f;
-        uint32_t bits;
-        memcpy(&bits, &number, sizeof bits);
-        uint16_t half = (uint16_t)(bits >> 16);
-        memcpy(numbers + (size_t)i * size, t.dtype == BF16 ? (const void *)&half : &number, size);
-    }
-    backend->upload(t.data, numbers, tensor_bytes(t), NULL);
-    backend->synchronize(NULL);   /* the numbers end with this function */
-    free(numbers);
-}
-
-static Tensor with_memory(const Backend *backend, Tensor t) {
-    t.data = (void *)1;   /* only a tensor that is there has bytes */
-    t.data = backend->alloc(tensor_bytes(t));
-    return t;
-}
-static Tensor filled(const Backend *backend, Tensor t, float scale) {
-    t = with_memory(backend, t);
-    fill(backend, t, scale);
-    return t;
-}
-
-static Sublayer open_sublayer(const Backend *b, DType dtype, int64_t B, int64_t T, int NKV, int64_t HS) {
-    int64_t C = NH * HS, heads = NH + 2 * NKV;
-    size_t scratch = b->attention_scratch(B, T, NH, NKV, (int)HS, dtype, 0, 1);
-    Tensor rows = tensor(NULL, dtype, 3, B, T, C, 0), packed = tensor(NULL, dtype, 4, B, T, heads, HS);
-    float spread = sqrtf(3.0f / (float)C);   /* the products of numbers spread over [-1, 1) are spread as much */
-    Sublayer s;
-    s.backend = b;
-    s.NKV = NKV;
-    s.x = filled(b, rows, 1);
-    s.qkvw = filled(b, tensor(NULL, dtype, 2, heads * HS, C, 0, 0), spread);
-    s.qkv = with_memory(b, packed);
-    s.att = with_memory(b, tensor(NULL, dtype, 4, B, T, NH, HS));
-    s.lse = with_memory(b, tensor(NULL, F32, 3, B, NH, T, 0));
-    s.projw = filled(b, tensor(NULL, dtype, 2, C, C, 0, 0), spread);
-    s.out = with_memory(b, rows);
-    s.dout = filled(b, rows, 1);
-    s.datt = with_memory(b, s.att);
-    s.delta = with_memory(b, s.lse);
-    s.dqkv = with_memory(b, packed);
-    s.dx = with_memory(b, rows);
-    s.dprojw = with_memory(b, tensor(NULL, F32, 2, C, C, 0, 0));
-    s.dqkvw = with_memory(b, tensor(NULL, F32, 2, heads * HS, C, 0, 0));
-    s.scratch = scratch ? with_memory(b, tensor(NULL, F32, 1, (int64_t)(scratch + 3) / 4, 0, 0, 0)) : no_tensor();
-    return s;
-}
-
-static void close_sublayer(const Sublayer *s) {
-    const Tensor all[] = {s->x, s->qkvw, s->qkv, s->att, s->lse, s->projw, s->out, s->dout, s->datt, s->delta, s->dqkv, s->dx, s->dprojw,
-                          s->dqkvw, s->scratch};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i].data) s->backend->release(all[i].data);
-}
-
 static Tensor matrix(Tensor t, int64_t columns) { return tensor(t.data, t.dtype, 2, tensor_numel(t) / columns, columns, 0, 0); }
 
-static const StepState no_drop;
-
-static void attention_forward(const Sublayer *s) {
-    Dropout none = {0, 0, &no_drop};
-    s->backend->op.attention_forward(s->att, s->lse, s->qkv, s->scratch, NH, s->NKV, none, NULL);
-}
-static void attention_backward(const Sublayer *s) {
-    Dropout none = {0, 0, &no_drop};
-    s->backend->op.attention_backward(s->dqkv, s->delta, s->datt, s->att, s->lse, s->qkv, s->scratch, NH, s->NKV, none, NULL);
-}
 /* Forward and backward, weight gradients included. */
 static void whole_sublayer(const Sublayer *s) {
     const OpTable *op = &s->backend->op;
@@ -130,28 +45,8 @@ static void whole_sublayer(const Sublayer *s) {
 /* ---- time -------------------------------------------------------------------------------------------------------------------------- */
 
 /* The whole comes first: it computes what the other two read. */
-typedef void (*Work)(const Sublayer *s);
 enum { WHOLE, FORWARD, BACKWARD, PIECES };
 static const Work works[PIECES] = {whole_sublayer, attention_forward, attention_backward};
-
-/* Seconds of one run, the mean of several in a row. */
-static double seconds_of(Work work, const Sublayer *s, int in_a_row) {
-    double start = machine_seconds();
-    for (int i = 0; i < in_a_row; i++) work(s);
-    s->backend->synchronize(NULL);
-    return (machine_seconds() - start) / in_a_row;
-}
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(const double *values, int n) {
-    double sorted[MOST_ROUNDS];
-    memcpy(sorted, values, (size_t)n * sizeof *values);
-    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
-    return sorted[n / 2];
-}
 
 typedef struct { double seconds, ratio; } Timing;   /* ratio: to the variant with as many key/value heads as query heads */
 
@@ -215,7 +110,7 @@ static void time_case(const Backend *backend, DType dtype, int64_t HS, int64_t T
     int64_t tokens = backend->host_memory ? 4096 : 65536;
     Sublayer variants[VARIANTS];
     Timing timings[PIECES][VARIANTS];
-    for (int v = 0; v < VARIANTS; v++) variants[v] = open_sublayer(backend, dtype, tokens / T, T, kv_heads[v], HS);
+    for (int v = 0; v < VARIANTS; v++) variants[v] = open_sublayer(backend, dtype, tokens / T, T, NH, kv_heads[v], HS);
     time_variants(timings, variants, seconds);
     for (int v = 0; v < VARIANTS; v++) {
         const Timing *forward = &timings[FORWARD][v], *backward = &timings[BACKWARD][v], *whole = &timings[WHOLE][v];
@@ -236,7 +131,7 @@ static void time_case(const Backend *backend, DType dtype, int64_t HS, int64_t T
 /* Bytes a token and layer, and of a layer's two projections; scratch is what the device asks for to go backward. */
 static void count_case(const Backend *backend, DType dtype, int64_t HS, int64_t T) {
     for (int v = 0; v < VARIANTS; v++) {
-        Sublayer s = open_sublayer(backend, dtype, 1, T, kv_heads[v], HS);
+        Sublayer s = open_sublayer(backend, dtype, 1, T, NH, kv_heads[v], HS);
         Tensor cache = tensor(s.qkv.data, dtype, 4, 1, T, s.NKV, HS);
         printf("| %s | %2d | %d | %5zu | %5zu | %5zu | %6zu | %7.1f |\n", dtype_name(dtype), (int)HS, s.NKV,
                tensor_bytes(s.qkv) / (size_t)T, tensor_bytes(s.dqkv) / (size_t)T, tensor_bytes(s.scratch) / (size_t)T,

@@ -7,7 +7,8 @@
 
 For each model and dtype, rounds in which every program takes whole steps (forward, backward, clipping, AdamW) for a few seconds, one program at a
 time: build/dev/bench, which also measures the ceiling, the library's own matrix product, in every round; and PyTorch, by dev/bench_pytorch.py,
-eager and compiled, in bf16 by autocast and with bf16 parameters beside fp32 masters. A round's figure is the median of its steps, a program's the
+eager and compiled, in bf16 by autocast and with bf16 parameters beside fp32 masters; on a GPU compiled alone, with the flash kernels and with
+cuDNN's, and refused where it had to take a smaller micro-batch. A round's figure is the median of its steps, a program's the
 median of its rounds; ratios are taken round by round, so that what slows a round down slows all programs in it. A way to run PyTorch that comes in
 far behind another in the first round has no further ones. Beside the clock stands the time of all cores together, which other work on the machine
 disturbs less. Parameters and FLOPs per token must agree exactly, and the losses of the first steps nearly (initial weights are drawn by different
@@ -27,8 +28,9 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CPU_MODELS = ["baby", "gpt2-124M", "tinystories-17M"]
-GPU_MODELS = ["gpt2-124M", "gpt2-350M", "tinystories-17M"]
+GPU_MODELS = ["gpt2-124M", "gpt2-350M", "tinystories-17M", "llama-350M"]
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
+GPU_KINDS = ["flash", "cudnn"]
 FAR_BEHIND = 1.3         # times the fastest PyTorch of the first round
 LOSS_TOLERANCE = 0.04    # relative: by the initial weights alone the loss of the baby GPT varies by about 0.1 of 4.2
 WANTED_RATIO, WANTED_SHARE = 1.5, 0.70
@@ -46,6 +48,7 @@ def options():
     p.add_argument("--models", help="comma-separated; on the cpu " + ",".join(CPU_MODELS))
     p.add_argument("--dtypes", help="comma-separated; on the cpu fp32,bf16, on a GPU bf16")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="of every program")
+    p.add_argument("--batch", type=int, help="rows in a micro-batch of every program; as this engine's benchmark has it")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seconds", type=float, default=1.5, help="time given to each program in a round, at least two steps")
     p.add_argument("--json", help="write all figures to this file")
@@ -60,7 +63,8 @@ def say(text):
 def run_engine(c, model, dtype):
     """One round of this engine: the JSON object of bench.c."""
     with tempfile.NamedTemporaryFile(suffix=".json") as result:
-        command = [c.bench, "--seconds", str(c.seconds), "--model", model, "--dtype", dtype, "--device", c.device, "--json", result.name]
+        command = [c.bench, "--seconds", str(c.seconds), "--model", model, "--dtype", dtype, "--device", c.device, "--json", result.name,
+                   *(["--batch", str(c.batch)] if c.batch else [])]
         try:
             done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(c.threads)}, capture_output=True, text=True)
         except OSError as error:
@@ -77,16 +81,18 @@ def last_line(text):
 
 
 class PyTorch:
-    """A process of bench_pytorch.py that holds all variants of a model and dtype. On a GPU it ends after each round, to make room."""
+    """A process of bench_pytorch.py that holds all variants of a model and dtype, on a GPU with one kind of attention. There it ends after its
+    turn, to make room."""
 
-    def __init__(self, c, model, dtype, own):
-        self.device = c.device
+    def __init__(self, c, model, dtype, own, kind):
+        self.device, self.name = c.device, f"{kind} " if kind else ""
         self.command = [c.python, os.path.join(HERE, "bench_pytorch.py"), "--serve", "--model", model, "--dtype", dtype, "--device", c.device,
                         "--threads", str(c.threads), "--batch", str(int(own["batch"])), "--seq-len", str(int(own["seq_len"])),
-                        "--total-batch", str(int(own["tokens_per_step"]))]
+                        "--total-batch", str(int(own["tokens_per_step"])), *(["--attention", kind] if kind else [])]
         self.environment = {**os.environ, "OMP_NUM_THREADS": str(c.threads), **(KEEP_MEMORY if c.device == "cpu" else {})}
         self.process = None
         self.about = self.start()
+        self.end_turn()
 
     def start(self):
         self.errors = tempfile.TemporaryFile("w+")
@@ -115,7 +121,11 @@ class PyTorch:
         self.process.stdin.flush()
         return self.answer()
 
-    def end_round(self):
+    def names(self):
+        """Of the variants, as the tables have them."""
+        return [self.name + variant for variant in self.about["variants"]]
+
+    def end_turn(self):
         if self.device == "cuda":
             self.stop()
 
@@ -130,18 +140,25 @@ class PyTorch:
 
 def check_same_work(model, own, about):
     """Refuses to compare models that are not the same."""
-    for field in ("parameters", "flops_per_token"):
+    for field in ("parameters", "flops_per_token", "batch"):
         if own[field] != about[field]:
-            raise PeersError(f"{model} has {own[field]:.0f} {field} here and {about[field]:.0f} in PyTorch: these are not the same model")
+            raise PeersError(f"{model} has {own[field]:.0f} {field} here and {about[field]:.0f} in PyTorch: these are not the same "
+                             + ("work; choose a --batch that fits" if field == "batch" else "model"))
     for name, variant in about["variants"].items():
         for step, (mine, theirs) in enumerate(zip(own["losses"], variant["losses"])):
             if not abs(mine - theirs) <= LOSS_TOLERANCE * mine:
                 raise PeersError(f"{model}, step {step}: the loss is {mine:.4f} here and {theirs:.4f} in PyTorch ({name}): these do not train alike")
 
 
-def round_of_pytorch(c, torch, variant):
-    taken = torch.measure(variant, c.seconds)
-    return {"ms": 1e3 * statistics.median(taken["seconds"]), "cpu_ms": 1e3 * statistics.median(taken["cpu"])}
+def round_of_pytorch(c, torch, going_on):
+    """{program: figures} of those of its variants that are going on."""
+    figures = {}
+    for name in torch.names():
+        if name in going_on:
+            taken = torch.measure(name.removeprefix(torch.name), c.seconds)
+            figures[name] = {"ms": 1e3 * statistics.median(taken["seconds"]), "cpu_ms": 1e3 * statistics.median(taken["cpu"])}
+    torch.end_turn()
+    return figures
 
 
 def in_the_running(variants, rounds):
@@ -154,25 +171,28 @@ def measure_case(c, model, dtype):
     """{"rounds": {program: [round, ...]}, ...} of one model and dtype."""
     own = run_engine(c, model, dtype)   # to learn the shapes, and to warm the machine up
     say(f"{model} {dtype}: PyTorch is compiling")
-    torch = PyTorch(c, model, dtype, own)
+    torches = []
     try:
-        check_same_work(model, own, torch.about)
-        rounds, ceilings, variants = {"train_gpt": []}, [], list(torch.about["variants"])
+        for kind in GPU_KINDS if c.device == "cuda" else [None]:
+            torches.append(PyTorch(c, model, dtype, own, kind))
+            check_same_work(model, own, torches[-1].about)
+        rounds, ceilings, variants = {"train_gpt": []}, [], [name for torch in torches for name in torch.names()]
         for number in range(c.rounds):
-            torch.end_round()
             own = run_engine(c, model, dtype)
             rounds["train_gpt"].append({"ms": own["ms"], "cpu_ms": own["cpu_ms"]})
             ceilings.append(own["matmul_rate"])
-            for name in variants:
-                rounds.setdefault(name, []).append(round_of_pytorch(c, torch, name))
+            for torch in torches:
+                for name, figures in round_of_pytorch(c, torch, variants).items():
+                    rounds.setdefault(name, []).append(figures)
             measured = ", ".join(f"{name} {rounds[name][-1]['ms']:.0f} ms" for name in ["train_gpt", *variants])
             say(f"{model} {dtype}, round {number + 1} of {c.rounds}: {measured}")
             variants = in_the_running(variants, rounds)
     finally:
-        torch.stop()
+        for torch in torches:
+            torch.stop()
     return {"model": model, "dtype": dtype, "batch": own["batch"], "seq_len": own["seq_len"], "tokens_per_step": own["tokens_per_step"],
             "parameters": own["parameters"], "flops_per_token": own["flops_per_token"], "device": own["device"], "losses": own["losses"],
-            "pytorch": torch.about, "ceilings": ceilings, "rounds": rounds}
+            "pytorch": torches[0].about, "ceilings": ceilings, "rounds": rounds}
 
 
 def ratio(case, program, field):

@@ -39,12 +39,12 @@ class PeersTest(unittest.TestCase):
         os.chmod(path, 0o755)
         return path
 
-    def measure(self, described, seconds, own=OWN):
+    def measure(self, described, seconds, own=OWN, flags=()):
         bench = self.write("bench", BENCH.format(python=sys.executable, own=own))
         pytorch = self.write("python", PYTORCH.format(python=sys.executable, about=json.dumps(described), seconds=seconds))
         out = os.path.join(self.directory.name, "peers.json")
         done = subprocess.run([sys.executable, os.path.join(HERE, "bench_peers.py"), "--bench", bench, "--python", pytorch, "--models", "baby",
-                               "--dtypes", "fp32", "--json", out], capture_output=True, text=True)
+                               "--dtypes", "fp32", "--json", out, *flags], capture_output=True, text=True)
         if done.returncode:
             return done, None
         with open(out) as file:
@@ -70,6 +70,12 @@ class PeersTest(unittest.TestCase):
         _, case = self.measure(about(), {"eager": 1.6, "compiled": 1.2})
         self.assertEqual([len(case["rounds"][name]) for name in ("train_gpt", "compiled", "eager")], [3, 3, 1])
 
+    def test_both_kinds_of_attention_on_a_gpu(self):
+        _, case = self.measure(about(), {"eager": 1.6, "compiled": 1.2}, flags=["--device", "cuda", "--rounds", "2"])
+        self.assertEqual({name: len(rounds) for name, rounds in case["rounds"].items()},
+                         {"train_gpt": 2, "flash eager": 1, "flash compiled": 2, "cudnn eager": 1, "cudnn compiled": 2})
+        self.assertAlmostEqual(case["programs"]["cudnn compiled"]["ratio"], 1.2)
+
     def refused(self, described, *words):
         done, _ = self.measure(described, {})
         self.assertEqual(done.returncode, 1)
@@ -80,6 +86,7 @@ class PeersTest(unittest.TestCase):
     def test_another_model_is_refused(self):
         self.refused(about(parameters=2682049), "2682048 parameters", "2682049")
         self.refused(about(flops_per_token=1), "flops_per_token")
+        self.refused(about(batch=32), "64 batch here and 32", "choose a --batch")
         self.refused(about(losses=(4.85, 3.84, 3.72)), "step 0", "4.8500")
         self.refused(about(losses=(4.19, 3.84, float("nan"))), "step 2", "nan")
 

@@ -1,74 +1,64 @@
 #!/usr/bin/env python3
 """bench_pytorch.py: training speed of the models of train_gpt in PyTorch, to set beside that of `make bench`.
 
-    python3 dev/bench_pytorch.py --model gpt2-124M --attention flash
-    python3 dev/bench_pytorch.py --model baby --device cpu --dtype fp32 --batch 64 --seq-len 128 --total-batch 8192
+    python3 dev/bench_pytorch.py --model gpt2-124M --attention flash --pure
+    python3 dev/bench_pytorch.py --model baby --device cpu --dtype fp32
 
 Needs PyTorch 2.5 or newer, and for the GPU a build of it with CUDA. One process measures one kind of attention, because compiled code keeps the
-kind it was compiled with. The models are plain PyTorch as a careful user would write them: torch.compile, fused scaled_dot_product_attention,
-fused AdamW, gradients added up over micro-batches and clipped at norm 1. bf16 is autocast over fp32 parameters or, with --pure, parameters in
-bf16 beside fp32 masters. GPT-2's vocabulary has 50304 rows for speed, as nanoGPT has it. Tokens are those of bench.c, one for one. If a
-micro-batch does not fit into a GPU's memory, half of it is tried. Prints one JSON object, with the names that bench.c uses.
+kind it was compiled with. The models are plain PyTorch as a careful user would write them: torch.compile over model and loss, so that norms, rotary
+positions, activations and the cross-entropy are fused; scaled_dot_product_attention; gradients added up over micro-batches, clipped at norm 1 by
+tensor lists; fused AdamW. Nothing within a step waits for the device, and tokens are there before it begins. GPT-2's vocabulary has 50304 rows for
+speed, as nanoGPT has it. What a user has to choose is measured in different runs, of which the best counts:
 
-With --serve it makes all variants of the dtype, prints a JSON line that describes them, and then for each line "VARIANT SECONDS" on standard
+    --pure    bf16 parameters beside fp32 masters, and so bf16 activations, as train_gpt has them (but gradients add up in bf16, where it has fp32).
+              Without: autocast over fp32 parameters, which keeps the residual stream and the outputs of the norms in fp32, and casts the weights anew
+              in each micro-batch.
+    --blocks  compiles one block and uses it for all, as is usual where layers are many: in a fraction of the time, which grows with the layers
+              otherwise, but what ends one block and begins the next is not fused.
+    --mode    default: products by cuBLAS, the rest by generated kernels. max-autotune-no-cudagraphs: generated products too, where they are
+              faster; compiles for minutes. CUDA graphs are not offered: the steps of these models are tens of milliseconds long and keep the GPU's
+              queue full.
+
+Tokens are those of bench.c, one for one. If a micro-batch does not fit into a GPU's memory, half of it is tried. Prints one JSON object, with the
+names that bench.c uses; attention is the kernel that PyTorch really took, gqa whether it took grouped heads as they are (where it refuses, keys and
+values are repeated), memory what it reserved of the device, memory_allocated what tensors had of that at most; clocks, power and temperature are
+asked of nvidia-smi, where it is there, while further steps run.
+
+With --serve it makes the variants of the dtype, prints a JSON line that describes them, and then for each line "VARIANT SECONDS" on standard
 input takes steps of that variant for so long and prints a JSON line with their times: for bench_peers.py.
 """
 import argparse
 import json
-import math
 import os
+import re
 import statistics
+import subprocess
 import sys
 import time
-from typing import NamedTuple
 
-try:
-    import torch
-    import torch.nn as nn
-    import torch.nn.functional as F
-except ImportError as error:
-    sys.exit(f"bench_pytorch.py needs PyTorch 2.5 or newer, and this Python has none ({error})")
-if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):
-    sys.exit(f"bench_pytorch.py needs PyTorch 2.5 or newer, and this Python has {torch.__version__}")
+from bench_pytorch_model import GPT, SIZES, attend   # says so where there is no PyTorch, or an old one
+from bench_tokens import draw
 
+import torch
 
-class Size(NamedTuple):
-    layers: int
-    heads: int
-    C: int
-    V: int
-    rows: int             # of the embedding and the head: V, or more for speed
-    hidden: int           # of the MLP
-    rope: bool = False    # rotary positions, in interleaved pairs; else a learned table
-    llama: bool = False   # RMSNorm, SwiGLU, no biases; else LayerNorm, GELU, biases
-    tied: bool = True     # the head is the embedding
-    beta2: float = 0.95
-
-
-SIZES = {
-    "baby": Size(6, 6, 192, 65, 65, 768, rope=True, beta2=0.99),
-    "tinystories-17M": Size(4, 16, 512, 10000, 10000, 1344, rope=True, llama=True, tied=False),
-    "gpt2-124M": Size(12, 12, 768, 50257, 50304, 3072),
-    "gpt2-350M": Size(24, 16, 1024, 50257, 50304, 4096),
-    "gpt2-774M": Size(36, 20, 1280, 50257, 50304, 5120),
-    "gpt2-1558M": Size(48, 25, 1600, 50257, 50304, 6400),
-    "tiny": Size(2, 2, 64, 257, 257, 256),
-}
-LONGEST = 1024   # rows of a learned table of positions
 KINDS = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "math": "MATH"}
+MODES = ["default", "max-autotune-no-cudagraphs"]
 FIRST_LOSSES = 3
+CLOCKS = {"clock_mhz": "clocks.sm", "memory_clock_mhz": "clocks.mem", "power_w": "power.draw", "temperature_c": "temperature.gpu"}
 
 
 def options():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=SIZES, default="gpt2-124M")
-    p.add_argument("--batch", type=int, default=64, help="B, rows in a micro-batch; on a GPU halved until it fits")
-    p.add_argument("--seq-len", type=int, default=1024, help="T, tokens in a row")
-    p.add_argument("--total-batch", type=int, default=524288, help="tokens in an optimizer step")
+    p.add_argument("--batch", type=int, help="B, rows in a micro-batch; as suits the model; on a GPU halved until it fits")
+    p.add_argument("--seq-len", type=int, help="T, tokens in a row; as suits the model")
+    p.add_argument("--total-batch", type=int, help="tokens in an optimizer step; as suits the model")
     p.add_argument("--attention", choices=KINDS, default="flash", help="on a GPU")
     p.add_argument("--steps", type=int, default=10, help="optimizer steps that count; the median is reported")
     p.add_argument("--warm-up", type=int, default=3, help="optimizer steps before them")
     p.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    p.add_argument("--blocks", action="store_true", help="compile one block for all, not the model as a whole")
+    p.add_argument("--mode", choices=MODES, default="default", help="of torch.compile")
     p.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
     p.add_argument("--pure", action="store_true", help="bf16 parameters with fp32 masters in place of autocast")
     p.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -77,98 +67,37 @@ def options():
     return p
 
 
-def rotations(T, HS):
-    """cos and sin (T, HS/2) of t * 10000^(-2i/HS)."""
-    angles = torch.arange(T)[:, None] * 10000 ** (-torch.arange(0, HS, 2) / HS)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x, cos, sin):
-    """x(B, heads, T, HS), its pairs (2i, 2i+1) turned, in fp32."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).type_as(x)
-
-
-class Block(nn.Module):
-    def __init__(self, size):
-        super().__init__()
-        self.size, C, bias = size, size.C, not size.llama
-        norm = nn.RMSNorm if size.llama else nn.LayerNorm
-        self.ln1, self.ln2 = norm(C, eps=1e-5), norm(C, eps=1e-5)
-        self.qkv, self.proj = nn.Linear(C, 3 * C, bias), nn.Linear(C, C, bias)
-        self.fc, self.fcproj = nn.Linear(C, (2 if size.llama else 1) * size.hidden, bias), nn.Linear(size.hidden, C, bias)
-
-    def attention(self, x, turns):
-        B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.size.heads, C // self.size.heads).permute(2, 0, 3, 1, 4)
-        if turns is not None:
-            q, k = rotate(q, *turns), rotate(k, *turns)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.proj(y.transpose(1, 2).reshape(B, T, C))
-
-    def mlp(self, x):
-        if not self.size.llama:
-            return self.fcproj(F.gelu(self.fc(x), approximate="tanh"))
-        gate, up = self.fc(x).chunk(2, -1)
-        return self.fcproj(F.silu(gate) * up)
-
-    def forward(self, x, turns):
-        x = x + self.attention(self.ln1(x), turns)
-        return x + self.mlp(self.ln2(x))
-
-
-class GPT(nn.Module):
-    def __init__(self, size):
-        super().__init__()
-        self.size, C = size, size.C
-        self.wte = nn.Embedding(size.rows, C)
-        self.head = nn.Linear(C, size.rows, bias=False)
-        if size.tied:
-            self.head.weight = self.wte.weight
-        if size.rope:
-            for name, table in zip(("cos", "sin"), rotations(LONGEST, C // size.heads)):
-                self.register_buffer(name, table)
-        else:
-            self.wpe = nn.Embedding(LONGEST, C)
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
-        self.lnf = (nn.RMSNorm if size.llama else nn.LayerNorm)(C, eps=1e-5)
-        for name, p in self.named_parameters():
-            if p.dim() == 2:
-                nn.init.normal_(p, std=0.02 / (2 * size.layers) ** 0.5 if "proj" in name else 0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(p)
-
-    def forward(self, tokens, targets):
-        x, turns, T = self.wte(tokens), None, tokens.shape[1]
-        if self.size.rope:
-            turns = self.cos[:T], self.sin[:T]
-        else:
-            x = x + self.wpe.weight[:T]
-        for block in self.blocks:
-            x = block(x, turns)
-        return F.cross_entropy(self.head(self.lnf(x)).float().flatten(0, 1), targets.flatten())
-
-    def parameter_count(self):
-        """Without the rows that pad the vocabulary."""
-        padding = (self.size.rows - self.size.V) * self.size.C * (1 if self.size.tied else 2)
-        return sum(p.numel() for p in self.parameters()) - padding
-
-    def flops_per_token(self, T):
-        """6 for each parameter in matrix products, and attention."""
-        in_blocks = sum(p.numel() for p in self.blocks.parameters() if p.dim() == 2)
-        return 6 * (in_blocks + self.size.V * self.size.C) + 6 * self.size.layers * self.size.C * T
-
-
 def draw_tokens(rows, T, V, device):
-    """tokens(rows,T) and, one place on, targets(rows,T): token k as often as 1/(k+1), by the generator of bench.c (Marsaglia's xorshift)."""
-    state, drawn, mask = 88172645463325252, [], (1 << 64) - 1
-    for _ in range(rows * T + 1):
-        state ^= state << 13 & mask
-        state ^= state >> 7
-        state ^= state << 17 & mask
-        drawn.append(int(math.pow(V, (state >> 11) * 2.0**-53)) - 1)
-    drawn = torch.tensor(drawn, device=device)
+    """tokens(rows,T) and, one place on, targets(rows,T)."""
+    drawn = torch.tensor(draw(rows * T + 1, V), device=device)
     return drawn[:-1].view(rows, T), drawn[1:].view(rows, T)
+
+
+def kind_of_attention(node):
+    """The kind of fused attention in the graph of gradients that ends in node, or math where there is none."""
+    found = re.search("ScaledDotProduct(Flash|Cudnn|Efficient)", node.name())
+    if found:
+        return found[1].lower()
+    kinds = [kind_of_attention(before) for before, _ in node.next_functions if before]
+    return next((kind for kind in kinds if kind != "math"), "math")
+
+
+def attention_used(c, size):
+    """The kind of kernel that PyTorch takes for the attention of this model, and whether it takes grouped heads. They are repeated where it would
+    not, or only with what fuses nothing."""
+    dtype, found = torch.bfloat16 if c.dtype == "bf16" else torch.float32, []
+    for grouped in [True, False] if size.NKV != size.heads else [True]:
+        q, k, v = (torch.zeros(1, n, c.seq_len, size.HS, dtype=dtype, device=c.device, requires_grad=True) for n in (size.heads, size.NKV, size.NKV))
+        try:
+            y = attend(q, k, v, grouped)
+            y.sum().backward()
+        except RuntimeError:   # the kernels allowed do not do this
+            continue
+        found.append((kind_of_attention(y.grad_fn), grouped))
+    if not found:
+        sys.exit(f"bench_pytorch.py: PyTorch {torch.__version__} has no {c.attention} attention in {c.dtype} for heads of {size.HS} "
+                 f"on this {c.device}; choose another --attention")
+    return next((way for way in found if way[0] != "math"), found[0])
 
 
 def make_optimizer(parameters, beta2):
@@ -185,7 +114,8 @@ class Trainer:
     def __init__(self, c, compiled, pure):
         self.c, size = c, SIZES[c.model]
         torch.manual_seed(1)
-        self.model = GPT(size).to(c.device)
+        self.attention, self.grouped = attention_used(c, size)
+        self.model = GPT(size, c.seq_len, self.grouped).to(c.device)
         self.parameters = list(self.model.parameters())
         self.masters = self.parameters
         if pure:
@@ -194,7 +124,13 @@ class Trainer:
                 p.data = p.data.bfloat16()
                 master.grad = torch.zeros_like(master)
         self.optimizer = make_optimizer(self.masters, size.beta2)
-        self.run = torch.compile(self.model, dynamic=False) if compiled else self.model
+        self.run = self.model
+        if compiled and c.blocks:
+            for block in self.model.blocks:
+                block.compile(dynamic=False, mode=c.mode)
+            self.model.loss = torch.compile(self.model.loss, dynamic=False, mode=c.mode)
+        elif compiled:
+            self.run = torch.compile(self.model, dynamic=False, mode=c.mode)
         self.autocast = c.dtype == "bf16" and not pure
         self.accum = c.total_batch // (c.batch * c.seq_len)
         self.tokens, self.targets = draw_tokens(self.accum * c.batch, c.seq_len, size.V, c.device)
@@ -228,6 +164,31 @@ class Trainer:
         return seconds, cpu, loss
 
 
+def clocks_under_load(step):
+    """What nvidia-smi says of the GPU while steps are taken; {} where it is not there or says nothing."""
+    uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
+    command = ["nvidia-smi", *([f"--id=GPU-{uuid}"] if uuid else []), "--query-gpu=" + ",".join(CLOCKS.values()), "--format=csv,noheader,nounits"]
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
+        return {}
+    began = time.perf_counter()
+    while process.poll() is None and time.perf_counter() - began < 20:
+        step()
+    process.kill()
+    said = process.communicate()[0].splitlines()
+    return {name: float(value) for name, value in zip(CLOCKS, said[0].split(",") if said else []) if re.fullmatch(r" *[0-9.]+ *", value)}
+
+
+def of_device(c, trainer):
+    """What only a GPU has, after the steps that count."""
+    if c.device == "cpu":
+        return {"memory": None}
+    memory = {"memory": torch.cuda.max_memory_reserved(), "memory_allocated": torch.cuda.max_memory_allocated()}
+    libraries = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return {**memory, **libraries, **clocks_under_load(trainer.step)}
+
+
 def measure(c):
     trainer = Trainer(c, not c.no_compile, c.pure)
     taken = [trainer.step() for _ in range(c.warm_up + c.steps)]
@@ -239,8 +200,11 @@ def measure(c):
         "model": c.model,
         "device": torch.cuda.get_device_name() if c.device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "attention": c.attention,
+        "attention": trainer.attention,
+        "gqa": None if trainer.model.size.NKV == trainer.model.size.heads else "grouped" if trainer.grouped else "repeated",
         "compiled": not c.no_compile,
+        "mode": None if c.no_compile else c.mode,
+        "blocks": c.blocks,
         "dtype": c.dtype,
         "pure": c.pure,
         "parameters": trainer.model.parameter_count(),
@@ -256,28 +220,30 @@ def measure(c):
         "cpu_ms": 1e3 * statistics.mean(cpu for _, cpu, _ in taken[c.warm_up :]),
         "steps": c.steps,
         "warm_up_s": sum(seconds[: c.warm_up]),
-        "memory": torch.cuda.max_memory_reserved() if c.device == "cuda" else None,
         "losses": [loss for _, _, loss in taken[:FIRST_LOSSES]],
         "loss": taken[-1][2],
+        **of_device(c, trainer),
     }
 
 
-def variants(dtype):
-    """name -> (compiled, pure)"""
-    if dtype == "fp32":
-        return {"eager": (False, False), "compiled": (True, False)}
-    return {"autocast": (False, False), "autocast-compiled": (True, False), "pure": (False, True), "pure-compiled": (True, True)}
+def variants(c):
+    """name -> (compiled, pure). On a GPU compiled alone: eager takes several times the memory, and would halve the micro-batch of all."""
+    every = {"eager": (False, False), "compiled": (True, False)}
+    if c.dtype == "bf16":
+        every = {"autocast": (False, False), "autocast-compiled": (True, False), "pure": (False, True), "pure-compiled": (True, True)}
+    return {name: way for name, way in every.items() if way[0] or c.device == "cpu"}
 
 
 def serve(c):
     """The first steps of each variant, in which it is compiled, do not count as measured."""
     trainers, about = {}, {}
-    for name, (compiled, pure) in variants(c.dtype).items():
+    for name, (compiled, pure) in variants(c).items():
         trainer = trainers[name] = Trainer(c, compiled, pure)
         taken = [trainer.step() for _ in range(FIRST_LOSSES)]
         about[name] = {"losses": [loss for _, _, loss in taken], "warm_up_s": sum(s for s, _, _ in taken)}
     model = trainer.model
-    described = {"torch": torch.__version__, "threads": torch.get_num_threads(), "batch": c.batch, "parameters": model.parameter_count()}
+    described = {"torch": torch.__version__, "attention": trainer.attention, "threads": torch.get_num_threads(), "batch": c.batch,
+                 "parameters": model.parameter_count()}
     print(json.dumps({**described, "flops_per_token": model.flops_per_token(c.seq_len), "variants": about}), flush=True)
     for line in sys.stdin:
         name, limit = line.split()
@@ -301,18 +267,25 @@ def run(c):
         return work(c)
 
 
-def main():
-    c = options().parse_args()
+def completed(c):
+    """The options with the model's own shape where they are silent, or exit with a sentence saying what does not fit."""
+    size = SIZES[c.model]
+    c.batch, c.seq_len, c.total_batch = c.batch or size.batch, c.seq_len or size.seq_len, c.total_batch or size.total
     if c.device == "cuda" and not torch.cuda.is_available():
         sys.exit(f"bench_pytorch.py needs a GPU, and PyTorch {torch.__version__} sees none here")
-    if c.steps < 1 or c.batch < 1:
-        sys.exit("--steps and --batch must be at least 1")
-    if c.total_batch % (c.batch * c.seq_len):
+    if min(c.steps, c.batch, c.seq_len) < 1 or c.warm_up < 0:
+        sys.exit("--steps, --batch and --seq-len must be at least 1, and --warm-up at least 0")
+    if c.total_batch % (c.batch * c.seq_len) or c.total_batch < 1:
         sys.exit(f"--total-batch {c.total_batch} is not a multiple of batch x seq-len = {c.batch * c.seq_len}")
     if c.pure and c.dtype == "fp32":
         sys.exit("--pure is about bf16; leave out --dtype fp32")
-    if c.seq_len > LONGEST:
-        sys.exit(f"--seq-len {c.seq_len} is more than the {LONGEST} positions of these models")
+    if not size.rope and c.seq_len > size.positions:
+        sys.exit(f"--seq-len {c.seq_len} is more than the {size.positions} positions of {c.model}")
+    return c
+
+
+def main():
+    c = completed(options().parse_args())
     try:
         run(c)
     except torch.cuda.OutOfMemoryError:

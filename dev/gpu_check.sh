@@ -1,23 +1,33 @@
 #!/bin/sh
 # Everything to be done on a machine with a GPU and no network:
 #
-#   sh dev/gpu_check.sh build | test | determinism | ranks | sanitize | bench MODEL | all   [--out DIR] [--build DIR] [--device NAME] [--again]
+#   sh dev/gpu_check.sh build | test | determinism | probe | curve | sanitize | ranks | bench MODEL | all
+#                       [--out DIR] [--build DIR] [--seconds S] [--llmc DIR] [--device NAME] [--again]
 #
 #   build         compiles the programs, tests and benchmarks for the GPU present
 #   test          the ops' tests and test_gpt on the device, in fp32 and bf16, and the tests of single instructions and of cuDNN
 #   determinism   equal checkpoints from equal runs, from a resumed one, and with and without graphs
+#   probe         what decides the defaults: epilogues, bias gradients, residual, attention by head size, timed algorithms, graphs by batch;
+#                 ends in a table of decisions
+#   curve         200 steps of the baby GPT on the card, in fp32 and bf16, against those of the CPU here
+#   sanitize      compute-sanitizer's memcheck and racecheck over the ops' tests and a small training run
 #   ranks         NCCL with one rank and loopback with several, with and without ZeRO: the bits of one rank, of a second run, of a resumed one;
 #                 and the tests of collectives and of models on several ranks
-#   sanitize      compute-sanitizer's memcheck and racecheck over the ops' tests and a small training run
-#   bench MODEL   our speed and PyTorch's, turn about, twice (gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M;
-#                 tinystories-17M and llama-350M: ours alone)
-#   all           one after another
+#   bench MODEL   turn about, twice: ours with cuDNN's attention and with our own, PyTorch with flash and cuDNN, and, if --llmc names a checkout of
+#                 llm.c that is built, that; ours deterministic once. MODEL: gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M, tinystories-17M, llama-350M
+#   all           one after another, what matters most first
 #
-# A stage takes 8 minutes at most. What it does not get to is left for the next call, which passes over what this same build has passed already
-# (unless --again). Results are written as they come to DIR/GPU-DATE.json and .md (DIR: dev/results), the output of the commands to
-# DIR/GPU-DATE.STAGE.log. --build names the folder of the programs (build/gpu): built here, or elsewhere with ARCH=x86-64-v3 and carried here, with
-# libraries that are missing here in its folder lib. --device is for trying this script out. Exit status 0: all passed.
+# A stage takes 8 minutes at most, a call --seconds S. What is not reached is left for the next call, which passes over what this same build has
+# passed already (unless --again). Results are written as they come to DIR/GPU-DATE.json and .md (DIR: dev/results), with .probe.jsonl,
+# .decisions.md, .curve.md and .MODEL.ops.md (time of every op over its floor) beside them, the output of the commands to .STAGE.log.
+#
+# --build names the folder of the programs (build/gpu): built here, or elsewhere with ARCH=x86-64-v3 and carried here. Libraries that are missing
+# here may lie in its folder lib, their headers in include: to build the tests, cmocka. cuDNN and NCCL are also found where PyTorch has them.
+# --device is for trying this script out. Exit status 0: all passed.
 stage_seconds=480
+curve_steps=${CURVE_STEPS:-200}   # fewer, and another model with fewer tokens: to try the script out on a machine without a GPU
+probe_model=${PROBE_MODEL:-gpt2-124M}
+probe_tokens=${PROBE_TOKENS:+--tokens $PROBE_TOKENS}
 
 usage() {
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
@@ -38,14 +48,18 @@ out=dev/results
 build=build/gpu
 device=cuda
 again=
+seconds=
+llmc=
 [ $# -gt 0 ] || usage
 while [ $# -gt 0 ]; do
     case $1 in
-    build | test | determinism | ranks | sanitize | all) stages=$1 ;;
+    build | test | determinism | probe | curve | sanitize | ranks | all) stages=$1 ;;
     bench) stages=bench model=${2:?bench needs a MODEL} && shift ;;
     --out) out=${2:?--out needs a directory} && shift ;;
     --build) build=${2:?--build needs a directory} && shift ;;
     --device) device=${2:?--device needs a name} && shift ;;
+    --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+    --llmc) llmc=${2:?--llmc needs a directory} && shift ;;
     --again) again=1 ;;
     *) usage ;;
     esac
@@ -56,6 +70,8 @@ case $model in
 *) complain "no model '$model'; there is gpt2-124M, gpt2-350M, gpt2-774M, gpt2-1558M, tinystories-17M, llama-350M" ;;
 esac
 [ -n "$stages" ] || usage
+case $seconds in *[!0-9]*) complain "--seconds '$seconds' is not a whole number" ;; esac
+call_ends=${seconds:+$(($(date +%s) + seconds))}
 
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1)
 [ -n "$gpu" ] || complain "no GPU here: nvidia-smi is missing or lists none"
@@ -64,7 +80,17 @@ commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 [ -z "$(git status --porcelain --untracked-files=no 2>/dev/null)" ] || commit="$commit with changes"
 PATH=$PATH:/usr/local/cuda/bin
 nvcc=$(command -v nvcc)
-[ -d "$build/lib" ] && LD_LIBRARY_PATH=$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} && export LD_LIBRARY_PATH
+python=$(command -v python3)
+add_folder() { [ ! -d "$2" ] || eval "$1=\$2\${$1:+:\$$1}; export $1"; }
+# Where PyTorch's wheels keep cuDNN and NCCL.
+for library in cudnn nccl; do
+    ask="import importlib.util as u; print(*u.find_spec('nvidia.$library').submodule_search_locations)"
+    found=$([ -z "$python" ] || "$python" -c "$ask" 2>/dev/null)
+    [ -n "$found" ] && add_folder LD_LIBRARY_PATH "$found/lib" && add_folder CPATH "$found/include"
+done
+add_folder LD_LIBRARY_PATH "$(realpath -m "$build/lib")"
+add_folder LIBRARY_PATH "$(realpath -m "$build/lib")"
+add_folder CPATH "$(realpath -m "$build/include")"
 
 mkdir -p "$out" || complain "cannot make the directory $out"
 report=$out/$(echo "$gpu" | tr '[:upper:]' '[:lower:]' | sed 's/^nvidia //; s/[^a-z0-9]\{1,\}/-/g; s/-$//')-$(date +%F)
@@ -72,168 +98,29 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
 
-# ---- results ----
-
-failed=0
-postponed=0
-
-now() { date +%s; }
-# Which programs these results are of.
-build_id() { cat "$build/train_gpt" "$build/dev/bench" 2>/dev/null | cksum | cut -d ' ' -f 1; }
-# As a JSON string may hold it.
-plain() { tr '\\"' "/'" | tr -d '[:cntrl:]' | tr '|' '/' | cut -c 1-300; }
-
-# The one line of the JSON file that a check has.
-key() { echo "{\"stage\": \"$stage\", \"check\": \"$1\","; }
-
-# record CHECK RESULT SECONDS SAID [MEASURED]: replaces the check's line, and makes the tables anew.
-record() {
-    line="$(key "$1") \"result\": \"$2\", \"seconds\": $3, \"build\": \"$id\", \"said\": \"$4\"${5:+, \"measured\": $5}}"
-    {
-        grep '^{' "$report.json" 2>/dev/null | sed 's/,$//' | grep -vF -e '{"gpu":' -e "$(key "$1")"
-        echo "$line"
-    } >"$work/lines"
-    {
-        echo '['
-        echo "{\"gpu\": \"$gpu\", \"driver\": \"$driver\", \"commit\": \"$commit\", \"nvcc\": \"$nvcc_version\"},"
-        sed '$!s/$/,/' "$work/lines"
-        echo ']'
-    } >"$work/json" && mv "$work/json" "$report.json"
-    write_tables >"$work/md" && mv "$work/md" "$report.md"
-    printf '%-12s %-40s %s (%s s)%s\n' "$stage" "$1" "$2" "$3" "$([ "$2" = passed ] || echo ": $4")"
-}
-
-# Markdown from the JSON file: the benchmarks, then every check.
-write_tables() {
-    echo "# $gpu, $(date +%F)"
-    echo
-    echo "Command: \`sh dev/gpu_check.sh\`. Driver $driver, nvcc ${nvcc_version:-not here}, commit $commit."
-    echo
-    awk '
-        # The first value of that name in the line.
-        function field(name, at, rest) {
-            at = index($0, "\"" name "\": ")
-            if (!at) return ""
-            rest = substr($0, at + length(name) + 4)
-            if (substr(rest, 1, 1) == "\"") { rest = substr(rest, 2); return substr(rest, 1, index(rest, "\"") - 1) }
-            match(rest, /^[^,}]*/)
-            return substr(rest, 1, RLENGTH)
-        }
-        # With two rounds the median is the mean.
-        function mean(who, what) { return count[who] ? sum[who, what] / count[who] : 0 }
-        function add(who, what) { sum[who, what] += field(what) }
-        /"measured":/ {
-            model = field("model")
-            who = field("program") == "pytorch" ? model " " field("attention") : model " own"
-            if (!(model in known)) { known[model] = 1; models[++n] = model }
-            count[who]++
-            add(who, "tokens_per_s"); add(who, "ms"); add(who, "memory"); add(who, "mfu"); add(who, "floor_share")
-            add(who, "nominal_floor_share"); add(who, "attention_forward"); add(who, "attention_both"); batch[who] = field("batch")
-        }
-        function percent(x) { return x > 0 ? sprintf("%.1f%%", 100 * x) : "-" }
-        function speed(who) {
-            return count[who] ? sprintf("%.0f (B=%s, %.1f GiB)", mean(who, "tokens_per_s"), batch[who], mean(who, "memory") / 2^30) : "-"
-        }
-        function ratio(model, kind, theirs) {
-            theirs = mean(model " " kind, "tokens_per_s")
-            return theirs > 0 ? sprintf("%.2f", mean(model " own", "tokens_per_s") / theirs) : "-"
-        }
-        END {
-            if (!n) exit
-            print "| model | tok/s | ms a step | MFU | of the floor, rates measured | of the floor, 3.0 TB/s, 798 TFLOP/s " \
-                "| attention forward, both, TFLOP/s | PyTorch, flash | PyTorch, cuDNN | ratios |"
-            print "|---|---|---|---|---|---|---|---|---|---|"
-            for (i = 1; i <= n; i++) {
-                m = models[i]; own = m " own"
-                printf "| %s | %s | %.1f | %s | %s | %s | %.0f, %.0f | %s | %s | %s, %s |\n",
-                    m, speed(own), mean(own, "ms"), percent(mean(own, "mfu")),
-                    percent(mean(own, "floor_share")), percent(mean(own, "nominal_floor_share")), mean(own, "attention_forward") / 1e12,
-                    mean(own, "attention_both") / 1e12, speed(m " flash"), speed(m " cudnn"), ratio(m, "flash"), ratio(m, "cudnn")
-            }
-            print ""
-        }' "$report.json"
-    echo "| stage | check | result | seconds | last words |"
-    echo "|---|---|---|---|---|"
-    awk -F '"' '/^{"stage":/ {
-        seconds = $15
-        gsub(/[^0-9]/, "", seconds)
-        printf "| %s | %s | %s | %s | %s |\n", $4, $8, $12, seconds, $12 == "passed" ? "" : $22
-    }' "$report.json"
-}
-
-# attempt NAME SECONDS COMMAND ...: runs it for so long at most, unless this build passed it before or the stage's time is nearly over. Leaves its
-# output in $work/output too, and $result, $took and $said. Returns 0 if it passed now, 2 if it was not run.
-attempt() {
-    name=$1
-    limit=$2
-    shift 2
-    if [ -z "$fresh" ] && grep -F "$(key "$name") \"result\": \"passed\"" "$report.json" 2>/dev/null | grep -qF "\"build\": \"$id\""; then
-        printf '%-12s %-40s passed before\n' "$stage" "$name"
-        return 2
-    fi
-    left=$((deadline - $(now)))
-    if [ $((2 * left)) -lt "$limit" ] || [ $left -lt 5 ]; then
-        printf '%-12s %-40s left for the next call\n' "$stage" "$name"
-        postponed=$((postponed + 1))
-        return 2
-    fi
-    [ "$limit" -le $left ] || limit=$left
-    began=$(now)
-    timeout -k 5 "$limit" "$@" >"$work/output" 2>&1 </dev/null
-    status=$?
-    took=$(($(now) - began))
-    {
-        echo "==== $name: $*"
-        cat "$work/output"
-        echo "==== status $status after $took s"
-    } >>"$report.$stage.log"
-    said=$(grep -v '^[[:space:]]*$' "$work/output" | tail -1 | plain)
-    case $status in
-    0) result=passed ;;
-    124 | 137) result='timed out' ;;
-    *) result=failed ;;
-    esac
-    [ $status -eq 0 ] && return 0
-    failed=$((failed + 1))
-    return 1
-}
-
-# check NAME SECONDS COMMAND ...: the same, written down.
-check() {
-    attempt "$@"
-    outcome=$?
-    [ $outcome -eq 2 ] || record "$1" "$result" "$took" "$said"
-    return $outcome
-}
-
-# A result without a command.
-note() {
-    [ "$2" != failed ] || failed=$((failed + 1))
-    record "$1" "$2" 0 "$3"
-}
-
-begin_stage() {
-    stage=$1
-    id=$(build_id)
-    deadline=$(($(now) + stage_seconds))
-    fresh=$again
-    [ "$stage" != build ] || fresh=1
-    nvcc_version=$([ -z "$nvcc" ] || "$nvcc" --version | sed -n 's/.*, \(V[0-9.]*\).*/\1/p')
-}
+# shellcheck source=dev/gpu_report.sh
+. dev/gpu_report.sh
 
 # ---- the stages ----
 
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+# What the programs are made of: make goes by the files' times, which are new wherever the files were copied to.
+sources() { find Makefile ./*.c ./*.cu kernels llmc dev -name '*.[ch]*' -o -name Makefile | sort | xargs cat | cksum; }
 
 stage_build() {
     if [ -z "$nvcc" ] && [ -x "$build/train_gpt" ]; then
         check "carried build" 60 "$build/train_gpt" --help
     elif [ -z "$nvcc" ]; then
         note "nvcc" failed "there is no nvcc here, and no programs in $build: carry a build here and name it with --build"
+    elif [ -z "$again" ] && [ "$(cat "$build/sources" 2>/dev/null)" = "$(sources)" ]; then
+        printf '%-12s %-40s passed before\n' build "all of build"
     else
-        for target in all tests "$build/dev/bench" device-tests; do
+        troubles=$((failed + postponed))
+        for target in all tests "$build/dev/bench" device-tests "$build/dev/lt_probe" "$build/dev/gpu_attention"; do
             check "make $(basename "$target")" $stage_seconds make -j"$cores" BUILD="$build" BIN="$build" NO_DATA=1 CUDA=1 EMU=0 "$target"
         done
+        [ $((failed + postponed)) -ne $troubles ] || sources >"$build/sources"
     fi
 }
 
@@ -347,48 +234,140 @@ stage_sanitize() {
     done
 }
 
-# measure NAME SECONDS COMMAND ...: a check with figures: the last line of JSON that it prints, or appends to $work/figures.
-measure() {
-    rm -f "$work/figures"
-    attempt "$@"
-    outcome=$?
-    [ $outcome -ne 2 ] || return
-    [ -s "$work/figures" ] || grep '^{' "$work/output" >"$work/figures"
-    if [ $outcome -ne 0 ]; then record "$1" "$result" "$took" "$said"
-    elif [ -s "$work/figures" ]; then record "$1" passed "$took" "" "$(tail -1 "$work/figures")"
-    else note "$1" failed "it gave no figures"
+# The CPU's curves are made here and now rather than kept in the repository: by the same sources from the same data, they cannot be out of date. Their
+# steps are of 1,024 tokens, and the seeds run side by side, so that they take about a minute.
+# shellcheck disable=SC2016,SC2086
+stage_curve() {
+    if [ -z "$python" ]; then
+        note "curves" skipped "there is no python3 here to compare them"
+        return
+    fi
+    small_training || return
+    runs=$build/check/curve
+    mkdir -p "$runs"
+    train="$build/train_gpt -i $data/train.bin -j $data/val.bin --schedule constant --batch 4 --grad-accum 2 -x $curve_steps --log-every 1 --quiet"
+    train="$train --eval-batches 1 --eval-every 0 --checkpoint-every 0 --sample-tokens 0 --no-curve"
+    cpu="$train --device cpu --dtype fp32"
+    threads=$((cores > 4 ? (cores - 1) / 3 : 1))
+    check "runs on the CPU, three seeds" 400 env OMP_NUM_THREADS=$threads OMP_WAIT_POLICY=passive sh -c '
+        cpu=$1 runs=$2
+        rm -rf "$runs"/cpu_?
+        for seed in 1 2 3; do $cpu --seed $seed -o "$runs/cpu_$seed" >"$runs/cpu_$seed.log" 2>&1 & eval "run_$seed=\$!"; done
+        trap "kill $run_1 $run_2 $run_3" TERM
+        wait $run_1 && wait $run_2 && wait $run_3 || { tail -n 3 "$runs"/cpu_?.log; exit 1; }' curve "$cpu" "$runs"
+    for dtype in fp32 bf16; do
+        check "run on the card, $dtype" 200 sh -c 'rm -rf "$0" && exec "$@" -o "$0"' "$runs/card_$dtype" \
+            $train --device "$device" --dtype $dtype --seed 1 --algorithms=
+    done
+    for run in cpu_1 cpu_2 cpu_3 card_fp32 card_bf16; do [ -s "$runs/$run/log.jsonl" ] || return; done   # that it is not there was said
+    fresh=1
+    check "curves" 60 "$python" dev/gpu_curve.py --cpu "$runs/cpu_1" "$runs/cpu_2" "$runs/cpu_3" \
+        --card "fp32=$runs/card_fp32" "bf16=$runs/card_bf16"
+    sed '/^==== status/,$d' "$work/output" >"$report.curve.md"
+}
+
+# step OPTION VALUE ROWS MICRO FLAGS: the speed of whole steps of GPT-2 124M with that option so, as a line for the decisions.
+# shellcheck disable=SC2086
+step() {
+    measure "$1 $2" "step at B=$3, $1 $2" 120 "$build/dev/bench" --seconds 2 --model $probe_model --batch "$3" --grad-accum "$4" --device "$device" \
+        --json "$work/figures" --algorithms "$build/matmul_algorithms.txt" $5 &&
+        sed "s|^{|{\"probe\": \"step\", \"option\": \"$1\", \"value\": \"$2\", |" "$work/measured" >>"$report.probe.jsonl"
+}
+
+stage_probe() {
+    probes=$report.probe.jsonl
+    if [ "$device" = cuda ]; then
+        need dev/lt_probe && check "products and epilogues" 150 "$build/dev/lt_probe" --json "$probes"
+    fi
+    for T in 1024 256 4096; do
+        # shellcheck disable=SC2086
+        need dev/gpu_attention && check "attention, T=$T" 150 "$build/dev/gpu_attention" --device "$device" --seq-len $T $probe_tokens \
+            --json "$probes"
+    done
+    need dev/bench || return
+    step autotune on 64 1 --autotune
+    step autotune off 64 1 --no-autotune
+    step residual norm 64 1 "--residual norm"
+    step residual matmul 64 1 "--residual matmul"
+    for rows in 1 4 8 16 64; do
+        step graphs on $rows 4 --graphs
+        step graphs off $rows 4 --no-graphs
+    done
+    if [ -z "$python" ]; then note "decisions" skipped "there is no python3 here; elsewhere: python3 dev/gpu_decisions.py $probes"
+    elif [ -s "$probes" ]; then
+        fresh=1
+        "$python" dev/gpu_decisions.py "$probes" >"$work/decisions" 2>&1 && cp "$work/decisions" "$report.decisions.md"
+        check "decisions" 20 "$python" dev/gpu_decisions.py "$probes"
     fi
 }
 
+# own MODEL KIND ROUND FLAGS: ours, and its ops in a table.
+# shellcheck disable=SC2086
+own() {
+    measure "own, $2" "$1, own, $2, round $3" 240 "$build/dev/bench" --seconds 8 --model "$1" --device "$device" --json "$work/figures" \
+        --algorithms "$build/matmul_algorithms.txt" $4 || return
+    {
+        echo "# $1 on $gpu, $(date +%F): own, $2, round $3"
+        echo
+        sed -n '/^op  *calls/,/^all ops/s/^/    /p' "$work/output"
+        echo
+    } >>"$report.$1.ops.md"
+}
+
+# The value of a number in the last line of ours that was measured with that model.
+measured_of() { grep -F "\"check\": \"$1, own, " "$report.json" | grep -F '"measured":' | tail -1 | sed -n "s/.*\"$2\": \\([0-9]*\\).*/\\1/p"; }
+
 bench_model() {
     need dev/bench || return
-    case $1 in gpt2-124M) rows=64 steps=10 ;; gpt2-350M) rows=32 steps=5 ;; gpt2-774M) rows=16 steps=4 ;; *) rows=8 steps=3 ;; esac
-    python=$(command -v python3)
+    case $1 in gpt2-124M) steps=10 llmc_model=d12 ;; gpt2-350M) steps=5 llmc_model=d24 ;; gpt2-774M) steps=4 llmc_model=d36 ;;
+    gpt2-1558M) steps=3 llmc_model=d48 ;; *) steps=5 llmc_model= ;; esac
+    case $1 in gpt2-774M | gpt2-1558M) compiled=--blocks ;; *) compiled='' ;; esac   # else compiling takes longer than the check may
     [ -n "$python" ] || note "$1, PyTorch" skipped "there is no python3 here"
-    case $1 in gpt2-*) ;; *) python='' ;; esac   # dev/bench_pytorch.py has GPT-2 alone
+    [ -n "$llmc" ] || [ -z "$llmc_model" ] || note "$1, llm.c" skipped "no checkout of it was named with --llmc"
+    case $device in cuda) cudnn=cudnn ;; *) cudnn=auto ;; esac
     for round in 1 2; do
-        measure "$1, own, round $round" 240 "$build/dev/bench" --seconds 10 --model "$1" --device "$device" --json "$work/figures" \
-            --algorithms "$build/matmul_algorithms.txt"
-        [ -n "$python" ] || continue
+        own "$1" "own attention" $round "--attention own"
+        own "$1" "cuDNN attention" $round "--attention $cudnn"
+        [ $round -eq 2 ] || own "$1" deterministic 1 --deterministic
+        rows=$(measured_of "$1" batch) length=$(measured_of "$1" seq_len) tokens=$(measured_of "$1" tokens_per_step)
+        case ",$rows,$length,$tokens," in *,,*) continue ;; esac   # without a speed of ours there is nothing to compare with
         for kind in flash cudnn; do
-            measure "$1, PyTorch $kind, round $round" 300 "$python" dev/bench_pytorch.py --model "$1" --attention $kind --batch $rows \
-                --steps $steps --warm-up 2
+            [ -z "$python" ] || measure "PyTorch, $kind" "$1, PyTorch $kind, round $round" 300 "$python" dev/bench_pytorch.py --model "$1" --pure \
+                --attention $kind --batch "$rows" --seq-len "$length" --total-batch "$tokens" --steps $steps --warm-up 2 $compiled
+        done
+        [ $round -eq 1 ] || [ -z "$python" ] || measure "PyTorch, flash, autocast" "$1, PyTorch flash, autocast" 300 "$python" dev/bench_pytorch.py \
+            --model "$1" --batch "$rows" --seq-len "$length" --total-batch "$tokens" --steps $steps --warm-up 2 $compiled
+        case ",$llmc,$llmc_model," in *,,*) continue ;; esac
+        for kind in best defaults; do
+            measure "llm.c, $kind" "$1, llm.c $kind, round $round" 240 sh dev/bench_llmc.sh "$llmc" --model $llmc_model --batch "$rows" \
+                --seq-len "$length" --$kind --steps $steps
         done
     done
 }
 
+# A stage all of which this build has passed before is passed over as a whole.
 run_stage() {
     begin_stage "$1"
+    whole="all of $1${2:+ $2}"
+    if [ "$1" != build ] && passed_before "$whole"; then
+        printf '%-12s %-40s passed before\n' "$stage" "$whole"
+        return
+    fi
+    troubles=$((failed + postponed))
     case $1 in
     bench) bench_model "$2" ;;
     *) "stage_$1" ;;
     esac
+    [ $((failed + postponed)) -ne $troubles ] || [ "$1" = build ] || note "$whole" passed ""
 }
 
 case $stages in
 all)
-    for stage in build test determinism ranks sanitize; do run_stage $stage; done
-    for model in gpt2-124M gpt2-350M gpt2-774M gpt2-1558M tinystories-17M llama-350M; do run_stage bench $model; done
+    for stage in build test determinism probe; do run_stage $stage; done
+    run_stage bench gpt2-124M
+    for stage in curve sanitize; do run_stage $stage; done
+    for model in gpt2-350M llama-350M tinystories-17M gpt2-774M gpt2-1558M; do run_stage bench $model; done
+    run_stage ranks
     ;;
 *) run_stage "$stages" "$model" ;;
 esac

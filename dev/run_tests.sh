@@ -1,7 +1,7 @@
 #!/bin/sh
 # run_tests.sh BIN EMULATED TEST...: runs what `make test` built and adds up: the op and library tests named, then BIN/test_gpt against the PyTorch
 # dumps, then the tests of command lines, of several ranks, and of recipes for these and for headline runs, with the programs in BIN and with EMULATED, a
-# trainer that has the emulator, or "". Ends with one line, "N passed, N failed".
+# trainer that has the emulator, or ""; then that of measuring llm.c. Ends with one line, "N passed, N failed".
 bin=$1
 emulated=$2
 shift 2
@@ -29,7 +29,7 @@ for test in "$@"; do
 done
 
 for test in "$bin/test_gpt" "sh dev/cli_test.sh $bin $emulated" "sh dev/ranks_test.sh $bin $emulated" "sh dev/recipes_test.sh $bin" \
-    "sh dev/headline_test.sh $bin"; do
+    "sh dev/headline_test.sh $bin" "sh dev/bench_llmc_test.sh"; do
     $test >"$output" 2>&1
     status=$?
     cat "$output"
