@@ -5,9 +5,17 @@
 #include "llmc/machine.h"
 #include "llmc/plan.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The first signal ends the text after a whole character; a second one, the program. */
+static volatile sig_atomic_t interrupted;
+static void on_signal(int number) {
+    interrupted = 1;
+    signal(number, SIG_DFL);
+}
 
 /* The prompt's text: the option itself, or what the file after FILE: holds. */
 static char *read_prompt(const char *prompt) {
@@ -53,19 +61,24 @@ int main(int argc, char **argv) {
     int32_t *prompt = generate_prompt(tokenizer, text, spec.config.V, &prompt_length, error);
     if (!prompt) die("%s", error);
     generate_spec(&spec, prompt_length, o.max_tokens);
-    plan_check_memory(&spec, backend);
+    plan_check_memory(&spec, backend, false);
     model_create(&model, &spec, backend);
     if (!model_read_directory(&model, directory, error)) die("%s", error);
-    for (int64_t i = 0; i < o.n; i++) {
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    TextEnd end = TEXT_WHOLE;
+    for (int64_t i = 0; i < o.n && end == TEXT_WHOLE; i++) {
         if (o.n > 1) printf("--- sample %lld\n", (long long)i + 1);
-        if (!generate_text(&model, &o, tokenizer, prompt, prompt_length, stdout)) die("the model's logits are not finite: its weights are broken");
+        end = generate_text(&model, &o, tokenizer, prompt, prompt_length, &interrupted, stdout);
         o.seed++;
     }
+    if (end == TEXT_NOT_FINITE) die("the model's logits are not finite: its weights are broken");
     model_free(&model);
     tokenizer_free(tokenizer);
     free(prompt);
     free(text);
     free(directory);
     options_release(&sample_options, &o);
-    return ferror(stdout) || fclose(stdout) != 0 ? (warn("the text could not be written"), 1) : 0;
+    if (ferror(stdout) || fclose(stdout) != 0) die("the text could not be written");
+    return end == TEXT_CUT_SHORT ? 130 : 0;
 }

@@ -7,6 +7,7 @@
 #include "llmc/error.h"
 #include "llmc/launch.h"
 #include "llmc/machine.h"
+#include "llmc/plan.h"
 #include "llmc/schedule.h"
 #include "llmc/trainer.h"
 
@@ -15,19 +16,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
 /* A second signal of a kind ends the program at once, unless it is the same one on two ways: from the terminal, and passed on by a launcher. One of
    another kind is no more than another warning: clusters send SIGUSR1, and later SIGTERM. */
 static volatile sig_atomic_t interrupted;
-static volatile time_t came_at[_NSIG];
+static volatile double came_at[_NSIG];
 static void on_signal(int number) {
-    if (came_at[number] && time(NULL) > came_at[number] + 1) {
+    double now = machine_seconds();
+    if (came_at[number] > 0 && now - came_at[number] >= 2) {
         signal(number, SIG_DFL);
         raise(number);
     }
-    if (!came_at[number]) came_at[number] = time(NULL);
+    if (!(came_at[number] > 0)) came_at[number] = now;
     interrupted = 1;
+}
+
+/* Before training there is nothing to save. */
+static void leave_at_once(int number) {
+    (void)number;
+    _exit(130);
+}
+
+/* SIGUSR1 is what clusters send before they take a machine away, and what mpirun passes on; SIGHUP, the end of a login, unless nohup has it
+   ignored. */
+static void catch_signals(void (*act)(int)) {
+    signal(SIGINT, act);
+    signal(SIGTERM, act);
+    signal(SIGUSR1, act);
+    if (signal(SIGHUP, act) == SIG_IGN) signal(SIGHUP, SIG_IGN);
 }
 
 /* ---- evaluation ------------------------------------------------------------------------------------------------------------- */
@@ -59,9 +76,14 @@ static double evaluate(Trainer *t, DataLoader *loader, int64_t batches) {
     return total[1] > 0 ? total[0] / total[1] : 0;
 }
 
-static void measure(Trainer *t, StepReport *report) {
+/* Of each split. */
+static int64_t evaluation_batches(const Trainer *t) {
     int64_t B = t->spec.B, batches = t->options.eval_batches;
-    if (batches == 0) batches = (dataloader_rows(t->val) + B - 1) / B;
+    return batches ? batches : (dataloader_rows(t->val) + B - 1) / B;
+}
+
+static void measure(Trainer *t, StepReport *report) {
+    int64_t batches = evaluation_batches(t);
     report->train_loss = evaluate(t, t->train, batches);
     report->val_loss = evaluate(t, t->val, batches);
     report->val_bits_per_byte = bits_per_byte(report->val_loss, t->val_bytes_per_token);
@@ -74,12 +96,15 @@ static void measure(Trainer *t, StepReport *report) {
 
 /* ---- the loop --------------------------------------------------------------------------------------------------------------- */
 
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
 /* Every rank has a part in the copy; rank 0 writes it. A write that fails is reported, and training goes on. */
 static void save(Trainer *t, bool best) {
     trainer_copy_state(t);
     team_excuse(t->team, first_rank(t));
     if (t->writer) checkpoint_writer_save(t->writer, &t->run, best, t->stopping || t->run.step == t->options.steps);
     team_excuse(t->team, false);
+    t->writing = t->writer != NULL;
     t->saved_step = t->run.step;
 }
 
@@ -100,9 +125,24 @@ static void finish_writing(Trainer *t, const StepReport *report) {
     team_barrier(t->team, "the checkpoint under way");
 }
 
-static bool wants_to_stop(const Trainer *t) {
-    return interrupted || (t->options.max_time > 0 && machine_seconds() - t->started >= t->options.max_time);
+/* Whether the step under way must be the last for --max-time: after one more, with all that is due behind the two, the checkpoint of the end would
+   come too late. */
+static bool time_is_up(Trainer *t, int64_t step) {
+    const Options *o = &t->options;
+    if (!(o->max_time > 0)) return false;
+    double written = t->writer ? checkpoint_writer_times(t->writer).writing : 0;
+    deadline_took(&t->deadline, PART_CHECKPOINT, written);
+    if (written > 0) t->writing = false;
+    int times[DEADLINE_PARTS] = {2, 0, 0, 1 + t->writing};
+    for (int64_t s = step; s <= step + 1; s++) {
+        times[PART_EVALUATION] += due(s, o->eval_every);
+        times[PART_SAMPLE] += due(s, o->sample_every);
+        times[PART_CHECKPOINT] += due(s, o->eval_every) || due(s, o->checkpoint_every);
+    }
+    return deadline_near(&t->deadline, machine_seconds(), times);
 }
+
+static bool wants_to_stop(Trainer *t, int64_t step) { return interrupted || time_is_up(t, step); }
 
 static StepSettings step_settings(const Trainer *t, int64_t G) {
     const Options *o = &t->options;
@@ -128,7 +168,7 @@ static void start_step(Trainer *t, StepReport *report) {
     StepSettings settings = step_settings(t, G);
     model_begin_step(&t->model, &settings);
     for (int64_t g = 0; g < G; g++) {
-        t->model.vote = wants_to_stop(t);
+        t->model.vote = wants_to_stop(t, t->run.step + 1);
         model_micro_step(&t->model, t->tokens + g * BT, t->targets + g * BT, (t->rank * G + g) * B, g);
     }
     model_update(&t->model);
@@ -140,6 +180,12 @@ static void start_step(Trainer *t, StepReport *report) {
     report->steps = o->steps;
     report->tokens = t->ranks * G * BT;
     report->tokens_seen = t->run.tokens;
+}
+
+/* Until one has been timed: its forward passes take a third of micro-steps. */
+static void guess_evaluation(Trainer *t, double step) {
+    double micro_steps = (double)(t->ranks * schedule_grad_accum(&t->options, t->first_step + 1));
+    deadline_took(&t->deadline, PART_EVALUATION, step / micro_steps * 2 * (double)evaluation_batches(t) / 3);
 }
 
 /* Waits for the outcome of the step last started (back 0) or the one before (back 1). */
@@ -159,6 +205,8 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
     CommTimes comm = comm_times(t->comm);
     report->comm_ms = 1e3 * comm.busy;
     report->comm_exposed_ms = 1e3 * comm.exposed;
+    deadline_took(&t->deadline, PART_STEP, now - t->clock);
+    if (report->step == t->first_step + 2) guess_evaluation(t, now - t->clock);   /* a first step is no measure */
     report->ms = 1e3 * (now - t->clock);
     report->tokens_per_s = (double)report->tokens / (now - t->clock);
     report->mfu = machine_utilization(&t->peak, t->flops_per_token * report->tokens_per_s);
@@ -166,8 +214,6 @@ static void finish_step(Trainer *t, StepReport *report, int back) {
     t->run.elapsed_s = report->elapsed_s = t->elapsed_before + now - t->started;
     report->left_s = (now - t->started) / (double)(report->step - t->first_step) * (double)(report->steps - report->step);
 }
-
-static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 /* The best so far is what rank 0 has on the disk, or on its way there; at the last step, behind which nothing can be made good, what is there
    for sure. */
@@ -181,17 +227,26 @@ static void learn_best(Trainer *t, bool last) {
 }
 
 static void evaluate_step(Trainer *t, StepReport *report) {
-    report->evaluated = true;
+    double begin = machine_seconds();
     measure(t, report);
     if (!isfinite(report->train_loss) || !isfinite(report->val_loss)) {
+        if (t->logger) logger_remember(t->logger, report);
         finish_writing(t, report);
         die("step %lld: the evaluation gives a train loss of %f and a validation loss of %f; the checkpoints are as they were",
             (long long)report->step, report->train_loss, report->val_loss);
     }
+    report->evaluated = true;
     learn_best(t, report->step == report->steps);
     report->best = report->val_loss < t->run.best_val_loss;
     if (report->best) t->run.best_val_loss = report->val_loss;
     t->run.elapsed_s = report->elapsed_s = t->elapsed_before + machine_seconds() - t->started;
+    deadline_took(&t->deadline, PART_EVALUATION, machine_seconds() - begin);
+}
+
+static void sample_step(Trainer *t) {
+    double begin = machine_seconds();
+    trainer_sample(t, &interrupted);
+    deadline_took(&t->deadline, PART_SAMPLE, machine_seconds() - begin);
 }
 
 static void report_step(Trainer *t, const StepReport *report) {
@@ -200,8 +255,12 @@ static void report_step(Trainer *t, const StepReport *report) {
     bool shown = ends || report->evaluated || report->skipped || due(report->step, t->options.log_every);
     if (!t->logger) return;
     progress_step(&t->progress, report, shown);
-    if ((shown || report->stats) && !logger_report(t->logger, report, error)) warn("%s; training goes on without the log", error);
+    if (!shown && !report->stats) logger_remember(t->logger, report);
+    else if (!logger_report(t->logger, report, error)) warn("%s; training goes on, and the log follows when it can", error);
 }
+
+/* A checkpoint, until one has been timed: master weights and two moments, to a disk of 500 MB/s. */
+static double seconds_to_write(const Trainer *t) { return first_rank(t) ? 12.0 * (double)plan_parameters(&t->spec.config) / 500e6 : 0; }
 
 /* A step is started before the outcome of the last one is read, so that the device never waits for the host; only where something must be
    known now, as for an evaluation or a checkpoint, and on a device that works while the host waits anyway, is a step finished at once. */
@@ -212,6 +271,9 @@ static void train(Trainer *t) {
     t->first_step = t->run.step;
     t->elapsed_before = t->run.elapsed_s;
     t->started = machine_seconds();
+    deadline_open(&t->deadline, t->started, o->max_time, seconds_to_write(t));
+    /* A run that was interrupted at its sample has yet to write it. */
+    if (t->samples && t->run.step > 0 && due(t->run.step, o->sample_every) && samples_newest_step(t->samples) != t->run.step) sample_step(t);
     while (t->run.step < o->steps && !t->stopping) {
         if (under_way) previous = report;
         else t->clock = machine_seconds();
@@ -223,7 +285,7 @@ static void train(Trainer *t) {
         int64_t step = t->run.step;
         bool last = step == o->steps, evaluated = last || due(step, o->eval_every), saved = last || due(step, o->checkpoint_every);
         bool compared = due(step, o->check_ranks), looked_into = due(step, o->stats), sampled = due(step, o->sample_every);
-        if (t->ranks == 1) t->stopping |= wants_to_stop(t);   /* no need to wait for the count of votes */
+        if (t->ranks == 1) t->stopping |= wants_to_stop(t, step);   /* no need to wait for the count of votes */
         under_way = !(t->backend->host_memory || evaluated || saved || compared || looked_into || sampled || t->stopping);
         if (under_way) continue;
         finish_step(t, &report, 0);
@@ -233,7 +295,8 @@ static void train(Trainer *t) {
         if (evaluated) evaluate_step(t, &report);
         report_step(t, &report);
         if (report.best || saved) save(t, report.best);
-        if (sampled) trainer_sample(t);
+        if (sampled) sample_step(t);
+        if (t->ranks == 1) t->stopping |= interrupted;   /* at a sample that is cut short, so that the run goes on with it */
     }
     if (under_way) {
         finish_step(t, &report, 0);
@@ -266,7 +329,7 @@ static void print_end(const Trainer *t, bool stopped) {
                o->out);
     else
         printf("done: the newest state is in %s/last\n", o->out);
-    fflush(stdout);   /* before another rank ends: mpirun ends all when one has a status other than 0 */
+    error_flush();   /* before another rank ends: mpirun ends all when one has a status other than 0 */
 }
 
 static void print_evaluation(Trainer *t) {
@@ -282,9 +345,7 @@ static void print_evaluation(Trainer *t) {
 
 /* Exit status 130 where a signal, to any rank, stopped the run before its end. */
 static int run_training(Trainer *t) {
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
-    signal(SIGUSR1, on_signal);   /* what clusters send before they take a machine away, and what mpirun passes on */
+    catch_signals(on_signal);
     train(t);
     double signals = interrupted;
     team_sum(t->team, &signals, 1, "the end");
@@ -309,5 +370,7 @@ static int run_rank(int argc, char **argv, Team *team) {
 int main(int argc, char **argv) {
     machine_share_cores(argv);
     error_program_name("train_gpt");
+    signal(SIGPIPE, SIG_IGN);   /* whoever reads our words may go away, as head does */
+    catch_signals(leave_at_once);
     return launch(argc, argv, run_rank);
 }

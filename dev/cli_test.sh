@@ -276,7 +276,7 @@ untouched "plan writes nothing"
 for choice in "-e learned" "-e none --no-bias" "--rope-layout half --n-kv-head 1" "--no-tie --head-size 6" \
     "--activation relu --init-scheme xavier" "--activation gelu-erf --init-scheme kaiming" "--optimizer sgd" \
     "--schedule linear" "--schedule wsd" "--schedule inverse-sqrt" \
-    "--schedule sqrt-decay" "--dropout 0.2 --n-hidden 50" "--grad-clip 0 --weight-decay 0" "--data-order shards" "--check-numerics" \
+    "--schedule sqrt-decay --warmup 0" "--dropout 0.2 --n-hidden 50" "--grad-clip 0 --weight-decay 0" "--data-order shards" "--check-numerics" \
     "--recompute mlp" "--recompute norm" "--recompute block" "--head-chunks 3"; do
     works "train $choice" $tiny -x 4 -o choice $choice
 done
@@ -318,6 +318,36 @@ refuses "total-batch no multiple" "--total-batch 100 is not a multiple of batch 
 for schedule in 5:2 0:0 0:1,0:2 0:1,9 0:x words; do
     refuses "batch-schedule $schedule" "--batch-schedule is '$schedule'; expected STEP:MICRO-BATCHES" $tiny --batch-schedule $schedule
 done
+for pair in "-g 2 --total-batch 128=--total-batch 128 is 4 micro-batches, and --grad-accum says 2; give one" \
+    "-g 2 --batch-schedule 0:1,3:2=--grad-accum 2 and --batch-schedule 0:1,3:2 both say how many micro-batches" \
+    "--total-batch 32 --batch-schedule 0:1,3:2=--total-batch 32 and --batch-schedule 0:1,3:2 both say how large a step is" \
+    "--profile --check-numerics=--profile times ops, and --check-numerics makes them slow" \
+    "--overfit --eval-only=--overfit trains, and --eval-only does not" \
+    "--overfit --batch-schedule 0:1,5:2=--overfit trains on one batch, and --batch-schedule changes its size"; do
+    refuses "${pair%%=*}" "${pair#*=}.*" bin/train_gpt -i data/train.bin -j data/val.bin -t 16 -b 2 ${pair%%=*}
+done
+printf 'total_batch = 128\n' >total.conf && printf 'batch_schedule = 0:1,3:2\n' >schedule.conf
+works "a step's size in a file and another on the command line" $tiny --config total.conf -x 2 -o choice
+says "the command line wins" "^step +1 micro-batches x 2 rows"
+works "the same of a schedule" $tiny --config schedule.conf -x 2 -g 3 -o choice
+says "the command line wins" "^step +3 micro-batches x 2 rows"
+refuses "two sizes in a file" "--total-batch 128 and --batch-schedule 0:1,3:2 both" sh -c "cat total.conf schedule.conf >both.conf; touch $work/stamp; exec $tiny --config both.conf"
+# idle OPTIONS=REASON: trains, and one line on stderr says that the first of the options changes nothing.
+idle() {
+    run $tiny -x 1 -o choice ${1%%=*}
+    option=${1%%[ =]*}
+    holds "$1: one line" [ "$status" -eq 0 -a "$(wc -l <"$work/stderr")" -eq 1 ]
+    holds "$1: says so" grep -q -e "^train_gpt: warning: $option changes nothing: ${1#*=}" "$work/stderr"
+}
+for pair in "--attention own --device cpu=it is for GPUs" "--tf32 --device cpu=it is for GPUs" "--graphs --device cpu=it is for GPUs" \
+    "--autotune --device cpu=it is for GPUs" "--algorithms kept.txt --device cpu=it is for GPUs" \
+    "--beta1 0.5 --optimizer sgd=it is AdamW's" "--min-lr 1e-5 --schedule constant=that --schedule" \
+    "--decay-steps 9 --schedule sqrt-decay --warmup 0=that --schedule" "--rope-base 20 -e learned=--pos is not rope" \
+    "--rope-layout half -e none=--pos is not rope" "--qkv-bias=without --no-bias" "--norm-eps 1e-6 --norm none=there are no norms" \
+    "--hellaswag-limit 3=there is no --hellaswag" "--sample-every 3=--sample-tokens is 0" "--link-speed 3=it is for --plan"; do
+    idle "$pair"
+done
+works "what is as it would be anyway" $tiny -x 1 -o choice --no-tf32 --no-graphs --algorithms= --attention auto --zero 1
 works "batch-schedule of very many steps" $tiny --batch-schedule 0:1,200:4 -x 1000000000 --plan
 refuses "unknown device" "--device 'tpu' is not in this build" $tiny --device tpu
 if ! $tiny --device cuda --plan >/dev/null 2>&1; then
@@ -461,7 +491,7 @@ holds "other rows than without" [ -n "$(same_state docs again2 2>&1)" ]
 group "batches"
 works "grad-accum 4 x batch 2" $tiny --log-every 1 --dropout 0.1 -b 2 -g 4 -o accumulated
 works "batch 8" $tiny --log-every 1 --dropout 0.1 -b 8 -g 1 -o whole
-works "total-batch" $tiny --log-every 1 --dropout 0.1 -b 4 --total-batch 128 -o total
+works "total-batch" ${tiny%-g 1*} ${tiny#*-g 1} --log-every 1 --dropout 0.1 -b 4 --total-batch 128 -o total
 holds "accumulation gives the losses of one batch" losses_agree accumulated whole
 holds "total-batch sets grad-accum" losses_agree accumulated total
 works "batch-schedule" $tiny --log-every 1 --batch-schedule 0:1,5:4 -o growing
@@ -562,7 +592,6 @@ if [ -n "$(spins bin/train_gpt --help)" ]; then
     holds "unless told otherwise" [ "$(GOMP_SPINCOUNT=77 spins bin/train_gpt --help)" = 77 ]
 fi
 
-fails "overfit of batches that grow" "batch-schedule changes its size" $tiny --overfit --batch-schedule 0:1,5:2 -o overfit
 works "one batch again and again" $tiny --overfit --dropout 0.5 -x 400 --lr 1e-2 --weight-decay 0 --eval-every 0 -o overfit
 says "is learned by heart" "^step 400/400 \| loss 0\.0"
 holds "which nothing else is" [ "$(sed -nE '$s/.*"val_loss": ([0-9]).*/\1/p' overfit/log.jsonl)" -ge 1 ]
@@ -630,7 +659,7 @@ refuses "an older step than the newest there" "newer than step 15 to resume from
     $tiny --resume run/step_00000015 -o run
 
 group "signals"
-for signal in INT TERM; do
+for signal in INT TERM HUP; do
     $tiny --schedule constant --dropout 0.1 -x 1000000 --log-every 1 -o signal >"$work/stdout" 2>"$work/stderr" &
     process=$!
     wait_for grep -q '"step": 5,' signal/log.jsonl
@@ -649,6 +678,57 @@ for signal in INT TERM; do
     holds "SIG$signal: as if never stopped" same_state straight signal
     rm -rf signal straight
 done
+
+( trap '' HUP; exec $tiny --schedule constant -x 1000000 --log-every 1 -o signal ) >"$work/stdout" 2>"$work/stderr" &
+process=$!
+wait_for grep -q '"step": 5,' signal/log.jsonl
+kill -HUP $process
+wait_for grep -q '"step": 1000,' signal/log.jsonl
+holds "SIGHUP under nohup: it goes on" kill -0 $process
+kill -TERM $process
+wait $process
+status=$?
+process=
+holds "SIGHUP under nohup: until SIGTERM" [ $status -eq 130 ]
+rm -rf signal
+
+# Samples without an end.
+timeout -s KILL 60 $tiny -x 20 --log-every 1 --sample-every 5 --sample-tokens 1000000000 -o said >"$work/stdout" 2>"$work/stderr" &
+process=$!
+wait_for grep -q '"step": 5,' said/log.jsonl
+kill -TERM $process
+wait $process
+status=$?
+process=
+holds "a signal ends a sample" [ $status -eq 130 ]
+holds "of which nothing is written" [ ! -e said/samples.txt ]
+holds "and the run is saved there" [ "$(readlink said/last)" = step_00000005 ]
+works "resumed" bin/train_gpt --resume auto -o said --sample-tokens 20
+holds "it has all samples" [ "$(grep '^--- step' said/samples.txt | tr '\n' ' ')" = "--- step 5 --- step 10 --- step 15 --- step 20 " ]
+cp said/samples.txt samples_before
+works "resumed at its end" bin/train_gpt --resume auto -o said
+holds "no sample comes twice" cmp said/samples.txt samples_before
+$tiny --log-every 1 -o straight >/dev/null
+holds "the bits are those of a run without samples" same_state straight said
+rm -rf said straight
+timeout -s KILL 60 $tiny -x 5 --sample-tokens 1000000000 -o said >"$work/stdout" 2>"$work/stderr" &
+process=$!
+wait_for grep -q '"status": "done"' said/run.json
+kill -TERM $process
+wait $process
+status=$?
+process=
+holds "a signal ends the last sample" [ $status -eq 0 ]
+says "of a run that is done" "^done: "
+rm -rf said
+
+for gone in "| head -n 2 >/dev/null" ">/dev/full"; do
+    run sh -c "{ $tiny -x 300 --log-every 1 -o unheard; echo \$? >ended; } $gone"
+    holds "stdout $gone: status" [ "$(cat ended)" = 0 ]
+    holds "stdout $gone: the whole log" [ "$(wc -l <unheard/log.jsonl)" -eq 300 ]
+    holds "stdout $gone: one line says so" [ "$(grep -c 'warning: standard output cannot be written: .*; training goes on' "$work/stderr")" -eq 1 ]
+done
+rm -rf unheard*
 
 group "two runs in one directory"
 $tiny --schedule constant -x 1000000 --eval-every 0 --checkpoint-every 5 -o shared >"$work/first" 2>&1 &
@@ -779,6 +859,8 @@ says "the steps before were taken" "^step  1/20"
 # The step that the sentence names.
 diverged_in() { [ "$(record "$1" status) $(record "$1" step)" = "diverged $(sed -nE 's/.*: step ([0-9]+): .*/\1/p' "$work/stderr")" ]; }
 holds "the record says so" diverged_in wild
+steps_before() { [ "$(sed -nE 's/.*"step": ([0-9]+),.*/\1/p' wild/log.jsonl)" = "$(seq $(($(record wild step) - 1)))" ]; }
+holds "the log has the steps before it" steps_before
 cp -R wild wild_before
 fails "it stops there again" "step [0-9]+: the loss is -?(nan|inf)" $wild --resume auto -o wild
 holds "the checkpoints are as they were" diff -r -x run.json wild_before wild
@@ -919,6 +1001,17 @@ texts_agree "a checkpoint by name" "$sample" "bin/sample_gpt --model run/$(readl
 works "a learned table" bin/sample_gpt --model table --max-tokens 100
 works "three samples" $sample -n 3
 holds "they are numbered" [ "$(grep -c '^--- sample [123]$' "$work/stdout")" -eq 3 ]
+for signal in INT TERM; do
+    $sample --max-tokens 1000000000 >endless 2>"$work/stderr" &
+    process=$!
+    wait_for sh -c 'tail -c +10000 endless | grep -q .'
+    kill -$signal $process
+    wait $process
+    status=$?
+    process=
+    holds "SIG$signal: status" [ $status -eq 130 ]
+    holds "SIG$signal: whole lines" [ "$(tail -c 1 endless | od -An -tu1)" -eq 10 ]
+done
 run sh -c "$sample --max-tokens 1000000000 | head -c 10"
 holds "a reader that goes away ends it" [ $status -eq 0 -a "$(size "$work/stdout")" -eq 10 ]
 fails "nowhere to write" "could not be written" sh -c "$sample >/dev/full"

@@ -75,7 +75,7 @@ holds "a directory of one's own" [ "$(step_of out/two)" = 40 ]
 # ---- Stopped and killed ----
 
 group "recipes that are stopped"
-endless="-x 100000000 --eval-every 0 -o out/stopped"
+endless="-x 100000000 --eval-every 0 -o out/stopped --restarts 0"
 # begin: the recipe in the background, until its log has grown by some lines.
 begin() {
     before=$([ -f out/stopped/log.jsonl ] && wc -l <out/stopped/log.jsonl || echo 0)
@@ -109,6 +109,25 @@ endless="-x $((last + 7)) --eval-every 0 -o out/stopped"
 works "after the kill" $(recipe tinystories_17M) $endless
 says "after the kill: from the newest checkpoint" "^resume .*: step $last"
 holds "after the kill: to the end" [ "$(step_of out/stopped)" = $((last + 7)) ]
+
+# Pauses of seconds are none here.
+stand_in sleep <<'SCRIPT'
+case $1 in 0.*) exec /bin/sleep "$1" ;; *) echo "$1" >>paused.txt ;; esac
+SCRIPT
+path=$PATH PATH=$work/stand-ins:$PATH
+endless="-x 100000000 --eval-every 0 -o out/stopped"
+begin "begins again by itself"
+kill -9 "$(pgrep -P "$process" train_gpt)"
+holds "begins again by itself: says so" wait_for grep -q '^run_tinystories_17M.sh: training ended' "$work/stderr"
+last=$(step_of out/stopped)
+holds "begins again by itself: it goes on" wait_for went_on out/stopped "$last"
+kill -s TERM "$process"
+ended
+holds "begins again by itself: until it is stopped" [ "$status" -eq 130 ]
+holds "begins again by itself: one sentence" [ "$(grep -c '^run_tinystories_17M.sh: training ended with status 137; in 10 s it goes on from step_' "$work/stderr")" -eq 1 ]
+holds "begins again by itself: one pause" [ "$(cat paused.txt)" = 10 ]
+PATH=$path
+rm "$work/stand-ins/sleep"
 
 # ---- So many minutes ----
 

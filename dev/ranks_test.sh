@@ -164,7 +164,7 @@ fails_once "a number of ranks that does not divide the step" "12 *ranks|do not d
 works "which evaluates all the same" $ranks tcp 5 --eval-only --resume auto -o saved0
 # same_tokens RUN STEP TOKENS: that step was as large.
 same_tokens() { grep -q "\"step\": $2, \"tokens\": $3," "$1/log.jsonl"; }
-works "steps that grow" $ranks tcp 2 $model -b 2 --total-batch 64 --batch-schedule 0:1,3:3 -x 4 -o growing --log-every 1
+works "steps that grow" $ranks tcp 2 $model -b 2 --batch-schedule 0:1,3:3 -x 4 -o growing --log-every 1
 holds "a step of the schedule" same_tokens growing 4 192
 copy growing resumed
 works "steps that grow, resumed on one rank" $ranks one 1 --resume auto -o resumed -x 5 --log-every 1
@@ -261,11 +261,24 @@ for kind in ${mpi} tcp; do
         rm -rf told told.* straight straight.*
     done
 done
-begin $program --gpus 2 --device cpu $endless -o parent
-wait_for logged parent 3
-kill -TERM $process
-ends "--gpus: SIGTERM to the one that started them"
-holds "--gpus: a checkpoint was written" [ -e parent/last ]
+port=$((20000 + $$ % 20000))
+listening() { cat /proc/net/tcp /proc/net/tcp6 | grep -q ":$(printf %04X $port) 0*:0000 0A"; }
+for signal in TERM USR1; do
+    begin env RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port $program $tiny -o never
+    wait_for listening
+    kill -$signal $process
+    ends "SIG$signal before there is anything to save"
+    holds "SIG$signal before there is anything to save: exit status 130" [ $status -eq 130 ]
+done
+for signal in TERM HUP; do
+    begin $program --gpus 2 --device cpu $endless -o parent
+    wait_for logged parent 3
+    kill -$signal $process
+    ends "--gpus: SIG$signal to the one that started them"
+    holds "--gpus: SIG$signal: exit status 130" [ $status -eq 130 ]
+    holds "--gpus: SIG$signal: a checkpoint was written" [ -e parent/last ]
+    rm -rf parent
+done
 
 group "many ranks, one is slow"
 begin $ranks $first 2 $tiny -g 6 -o slow

@@ -109,6 +109,75 @@ fails "no program" "run 'make train_gpt'" env TRAIN_GPT=./absent sh scripts/run_
 works "its help" sh scripts/run_node.sh --help
 says "help says when to use it" "one machine is enough"
 
+# A trainer that does at each start what the next line of `fate` says.
+stand_in trainer <<'SCRIPT'
+echo "$*" >>starts.txt
+what=$(sed -n "$(wc -l <starts.txt)p" fate)
+[ "$what" != refuses ] || exit 1
+mkdir -p out
+echo "a start" >>out/run.json
+echo '{"step": 1}' >>out/log.jsonl
+case $what in
+    crashes) exit 137 ;;
+    saves*) mkdir -p "out/step_${what#saves }" && : >"out/step_${what#saves }/state.json" && exit 137 ;;
+    diverges) echo '  "end": {"status": "diverged", "step": 9' >>out/run.json && exit 1 ;;
+    stops) exit 130 ;;
+    waits) trap 'exit 1' TERM; for _ in $(seq 1200); do /bin/sleep 0.05; done ;;
+esac
+SCRIPT
+mkdir "$work/no-pauses"
+cat >"$work/no-pauses/sleep" <<'SCRIPT'
+#!/bin/sh
+echo "$1" >>pauses.txt
+SCRIPT
+chmod +x "$work/no-pauses/sleep"
+# fated NAME STATUS STARTS PAUSES FATE OPTION...: run_node.sh with a trainer of that fate, its lines separated by commas, ends so.
+fated() {
+    title=$1 expected=$2 starts=$3 pauses=$4
+    rm -rf out starts.txt pauses.txt
+    : >pauses.txt
+    echo "$5" | tr ',' '\n' >fate
+    shift 5
+    run env TRAIN_GPT="$work/stand-ins/trainer" PATH="$work/no-pauses:$PATH" sh scripts/run_node.sh -m gpt2-124M "$@"
+    holds "$title: status" [ "$status" -eq "$expected" ]
+    holds "$title: starts" [ "$(wc -l <starts.txt)" -eq "$starts" ]
+    holds "$title: pauses" [ "$(tr '\n' ' ' <pauses.txt)" = "$pauses" ]
+}
+group "run_node.sh, failures"
+fated "done" 0 1 "" ends
+fated "never a first step" 1 1 "" refuses
+fated "a crash before a checkpoint" 0 2 "10 " crashes,ends
+line_is "a crash before a checkpoint: once more from the beginning" 2 starts.txt "--gpus 3 -m gpt2-124M"
+holds "a crash before a checkpoint: one sentence" [ "$(cat "$work/stderr")" = "run_node.sh: training ended with status 137; in 10 s it goes on from its \
+beginning (failure 1 of the 3 in a row that --restarts allows; Ctrl-C ends it)" ]
+fated "a crash after a checkpoint" 0 2 "10 " "saves 00000100,ends"
+line_is "a crash after a checkpoint: from there" 2 starts.txt "--gpus 3 -m gpt2-124M --resume auto"
+holds "a crash after a checkpoint: says so" grep -q 'goes on from step_00000100 ' "$work/stderr"
+fated "too many crashes" 137 4 "10 20 40 " "saves 00000100,crashes,crashes,crashes,ends"
+holds "too many crashes: says so" grep -q 'has failed 4 times in a row without a new checkpoint, and is not started again (--restarts 3)' "$work/stderr"
+fated "crashes with progress" 0 6 "10 20 10 20 40 " "saves 00000100,crashes,saves 00000200,crashes,crashes,ends"
+fated "a start that fails after one that did not" 0 3 "10 20 " crashes,refuses,ends
+fated "divergence" 1 1 "" diverges,ends
+fated "divergence later" 1 2 "10 " "saves 00000100,diverges,ends"
+fated "stopped" 130 1 "" stops,ends
+fated "no restarts" 137 1 "" crashes,ends --restarts 0
+holds "no restarts: no words" [ ! -s "$work/stderr" ]
+fated "one restart" 137 2 "10 " crashes,crashes,ends --restarts=1
+mkdir -p mine && echo 'out = mine/run   # here' >mine/options
+fated "a directory in a file of options" 137 1 "" crashes,ends --config mine/options   # where this trainer has written nothing
+fails "no number of restarts" "--restarts 'often' is no number of times" sh scripts/run_node.sh --restarts often
+fails "restarts without a number" "--restarts '' is no number of times" sh scripts/run_node.sh --restarts
+rm -rf out starts.txt && echo waits >fate
+TRAIN_GPT=$work/stand-ins/trainer sh scripts/run_node.sh >"$work/stdout" 2>"$work/stderr" &
+process=$!
+holds "asked to end: starts" wait_for [ -s out/log.jsonl ]
+kill -s TERM "$process"
+wait "$process"
+status=$?
+process=
+holds "asked to end: as the trainer does, and once" [ "$status" -eq 1 -a "$(wc -l <starts.txt)" -eq 1 ]
+rm -rf out
+
 # ---- Slurm ----
 
 group "run_slurm.sh"

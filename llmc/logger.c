@@ -1,20 +1,28 @@
 /* logger.c: log.jsonl, and numbers for people. */
 #include "logger.h"
 
+#include "byte_buffer.h"
 #include "error.h"
 #include "json.h"
 #include "model_stats.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { REMEMBERED = 16, MOST_WAITING = 16 << 20, SMALL = 1 << 16 };
 
 struct Logger {
     char *path;
-    FILE *file;
-    bool failed;
+    int file;
+    ByteBuffer waiting;                    /* whole lines that are not in the file yet */
+    bool failed;                           /* the last write did, and it has been said */
+    StepReport remembered[REMEMBERED];
+    int64_t count;                         /* of them since the last line; the newest is number count - 1, in its place modulo REMEMBERED */
 };
 
 void format_duration(char text[32], double seconds) {
@@ -80,11 +88,12 @@ static bool drop_later_lines(const char *path, int64_t step, char error[ERROR_SI
 
 Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]) {
     Logger *logger = (Logger *)xcalloc(1, sizeof *logger);
+    logger->file = -1;
     logger->path = path_join(run, "log.jsonl");
     if (drop_later_lines(logger->path, step, error)) {
-        logger->file = fopen(logger->path, "a");
-        if (logger->file) return logger;
-        snprintf(error, ERROR_SIZE, "cannot write %.300s: %s", logger->path, strerror(errno));
+        logger->file = open(logger->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+        if (logger->file >= 0) return logger;
+        file_error(error, "cannot write %.300s: %s", logger->path, strerror(errno));
     }
     logger_close(logger);
     return NULL;
@@ -92,7 +101,8 @@ Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]) {
 
 void logger_close(Logger *logger) {
     if (!logger) return;
-    if (logger->file) fclose(logger->file);
+    if (logger->file >= 0) close(logger->file);
+    byte_buffer_free(&logger->waiting);
     free(logger->path);
     free(logger);
 }
@@ -132,11 +142,49 @@ static void write_line(FILE *f, const StepReport *r) {
     fprintf(f, "}\n");
 }
 
+static void append_line(Logger *logger, const StepReport *r) {
+    char *line = NULL;
+    size_t length = 0;
+    FILE *f = open_memstream(&line, &length);
+    if (!f) die("out of memory");
+    write_line(f, r);
+    fclose(f);
+    if (logger->waiting.count + length <= MOST_WAITING) byte_buffer_append(&logger->waiting, line, length);
+    free(line);
+}
+
+/* All that waits, or nothing: a line that got through in part is taken back. */
+static bool write_waiting(Logger *logger) {
+    ByteBuffer *lines = &logger->waiting;
+    off_t end = lseek(logger->file, 0, SEEK_END);
+    for (size_t done = 0; done < lines->count;) {
+        ssize_t n = write(logger->file, lines->bytes + done, lines->count - done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n > 0) done += (size_t)n;
+        if (n > 0) continue;
+        int cause = errno;
+        if (ftruncate(logger->file, end) != 0) byte_buffer_clear(lines, SMALL);   /* what cannot be taken back must not come twice */
+        errno = cause;
+        return false;
+    }
+    byte_buffer_clear(lines, SMALL);
+    return true;
+}
+
 bool logger_report(Logger *logger, const StepReport *r, char error[ERROR_SIZE]) {
-    if (logger->failed) return true;
-    write_line(logger->file, r);
-    if (fflush(logger->file) == 0) return true;
-    snprintf(error, ERROR_SIZE, "cannot write %.300s: %s", logger->path, strerror(errno));
-    logger->failed = true;
-    return false;
+    bool said = logger->failed;
+    append_line(logger, r);
+    logger->count = 0;
+    logger->failed = !write_waiting(logger);
+    return !logger->failed || said || file_error(error, "cannot write %.300s: %s", logger->path, strerror(errno));
+}
+
+void logger_remember(Logger *logger, const StepReport *r) { logger->remembered[logger->count++ % REMEMBERED] = *r; }
+
+bool logger_report_remembered(Logger *logger, char error[ERROR_SIZE]) {
+    if (!logger) return true;
+    bool good = true;
+    int64_t count = logger->count, first = count > REMEMBERED ? count - REMEMBERED : 0;
+    for (int64_t i = first; i < count; i++) good = logger_report(logger, &logger->remembered[i % REMEMBERED], error) && good;
+    return good;
 }

@@ -31,8 +31,13 @@ typedef struct Logger Logger;
 
 /* Opens RUN/log.jsonl; lines of steps after `step` (a run resumed from an earlier checkpoint) and a half-written last line are dropped. */
 Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]);
-/* Appends the report to the log. False, once, when the log can't be written any more. */
+/* Appends the report to the log. False when the log cannot be written, as on a full disk, the first time: lines wait then, up to 16 MiB of them, and
+   follow with a later report once they can. The file holds whole lines only. */
 bool logger_report(Logger *logger, const StepReport *report, char error[ERROR_SIZE]);
+/* A step without a line of its own. The last 16 of these since the last line are remembered. */
+void logger_remember(Logger *logger, const StepReport *report);
+/* Their lines, where the steps before an end matter. NULL is fine. False as above. */
+bool logger_report_remembered(Logger *logger, char error[ERROR_SIZE]);
 void logger_close(Logger *logger);
 
 /* "1h02m", "3m05s", "12s" */

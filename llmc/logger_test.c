@@ -252,20 +252,41 @@ static void test_cannot_open(void **state) {
     free(path);
 }
 
-/* In a child whose files may not grow beyond 1000 bytes. */
+/* Lines in the log, or -1 if the last has no end. */
+static int whole_lines(void) {
+    size_t length;
+    char *text = log_text(&length);
+    int lines = length > 0 && text[length - 1] != '\n' ? -1 : 0;
+    for (size_t i = 0; lines >= 0 && i < length; i++) lines += text[i] == '\n';
+    free(text);
+    return lines;
+}
+
+/* Twenty steps from `first` on; how many reports failed. */
+static int report_twenty(Logger *logger, int64_t first) {
+    int refused = 0;
+    for (int64_t step = first; step < first + 20; step++) {
+        StepReport r = report_of(step, false);
+        refused += !logger_report(logger, &r, error);
+    }
+    return refused;
+}
+
+/* In a child whose files may not grow beyond 1000 bytes, then without bounds, then not beyond 9000. */
 static int report_on_full_disk(void) {
-    struct rlimit limit = {1000, 1000};
+    const struct rlimit small = {1000, RLIM_INFINITY}, large = {RLIM_INFINITY, RLIM_INFINITY}, middle = {9000, RLIM_INFINITY};
     signal(SIGXFSZ, SIG_IGN);
-    setrlimit(RLIMIT_FSIZE, &limit);
+    setrlimit(RLIMIT_FSIZE, &small);
     Logger *logger = logger_open(run, 0, error);
     if (!logger) return 10;
-    int refused = 0, reports = 20;
-    for (int64_t step = 1; step <= reports; step++) {
-        StepReport r = report_of(step, false);
-        if (!logger_report(logger, &r, error)) refused++;
-    }
+    if (report_twenty(logger, 1) != 1 || !strstr(error, "log.jsonl: File too large")) return 11;
+    if (whole_lines() != 4) return 12;
+    setrlimit(RLIMIT_FSIZE, &large);
+    if (report_twenty(logger, 21) != 0 || whole_lines() != 40) return 13;
+    setrlimit(RLIMIT_FSIZE, &middle);
+    if (report_twenty(logger, 41) != 1) return 14;   /* it is said again */
     logger_close(logger);
-    return refused != 1 ? 11 : strstr(error, "log.jsonl") == NULL ? 12 : 0;
+    return 0;
 }
 
 static void test_full_disk(void **state) {
@@ -277,19 +298,43 @@ static void test_full_disk(void **state) {
     waitpid(child, &status, 0);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
-    /* What got through is kept when the run goes on, and the broken end is not. */
-    Logger *logger = open_log(1000);
-    Json *line = log_line(0);
-    assert_non_null(line);
-    json_free(line);
-    append(logger, 99, false);
+    int lines = whole_lines();
+    assert_true(lines > 40 && lines < 60);
+    expect_steps(1, lines);
+}
+
+static void test_remembered_steps(void **state) {
+    (void)state;
+    put_log("", 0);
+    Logger *logger = open_log(0);
+    append(logger, 1, false);
+    assert_true(logger_report_remembered(logger, error));
+    expect_steps(1, 1);
+    for (int64_t step = 2; step <= 5; step++) {
+        StepReport r = report_of(step, false);
+        logger_remember(logger, &r);
+    }
+    assert_true(logger_report_remembered(logger, error));
+    assert_true(logger_report_remembered(logger, error));   /* they have been forgotten */
+    expect_steps(1, 5);
     logger_close(logger);
-    int lines = 0;
-    for (; (line = log_line(lines)); lines++) json_free(line);
-    assert_true(lines > 2);
-    line = log_line(lines - 1);
-    assert_true(field(line, "step") == 99);
-    json_free(line);
+
+    put_log("", 0);
+    logger = open_log(0);
+    for (int64_t step = 1; step <= 40; step++) {
+        StepReport r = report_of(step, false);
+        if (step == 7) append(logger, step, false);   /* after which the ones before have no place any more */
+        else logger_remember(logger, &r);
+    }
+    assert_true(logger_report_remembered(logger, error));
+    logger_close(logger);
+    static const int64_t expected[] = {7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40};
+    for (int i = 0; i < (int)(sizeof expected / sizeof *expected); i++) {
+        Json *line = log_line(i);
+        assert_true(field(line, "step") == (double)expected[i]);
+        json_free(line);
+    }
+    assert_null(log_line(17));
 }
 
 static void test_what_an_evaluation_may_add(void **state) {
@@ -337,8 +382,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines), cmocka_unit_test(test_lines_are_flushed), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_resume), cmocka_unit_test(test_half_written), cmocka_unit_test(test_not_a_log),
-        cmocka_unit_test(test_cannot_open), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_what_an_evaluation_may_add),
-        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_cannot_open), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_remembered_steps),
+        cmocka_unit_test(test_what_an_evaluation_may_add), cmocka_unit_test(test_formats),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

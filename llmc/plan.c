@@ -16,18 +16,31 @@ int64_t plan_parameters(const Config *config) {
     return n;
 }
 
-/* The largest micro-batch whose plan fits into `bytes`. */
+/* The largest micro-batch whose plan fits into `bytes`; 0 if none does. A plan grows nearly as a line, and can be slow where libraries plan too. */
 static int64_t largest_batch(ModelSpec spec, const Backend *backend, double bytes) {
-    int64_t fits = 0;
-    for (int64_t step = 1 << 16; step > 0; step /= 2) {
-        spec.B = fits + step;
-        if ((double)model_plan(&spec, backend).total <= bytes) fits += step;
+    enum { MOST = 1 << 17, BY_LINE = 6 };
+    int64_t fits = 0, too_large = MOST;
+    double first = 0;
+    spec.B = 1;
+    for (int tries = 0; too_large - fits > 1; tries++) {
+        double total = (double)model_plan(&spec, backend).total, slope = (total - first) / (double)(spec.B - 1);
+        if (tries == 0) first = total;
+        if (total <= bytes) fits = spec.B;
+        else too_large = spec.B;
+        double next = tries == 0 ? 9 : tries < BY_LINE ? 1 + (bytes - first) / slope : (double)(fits + too_large) / 2;
+        spec.B = next > (double)fits ? next < (double)too_large ? (int64_t)next : too_large - 1 : fits + 1;
+        if (spec.B <= fits) spec.B = fits + 1;
     }
     return fits;
 }
 
 /* What a model may take of what is free: a device's libraries load their kernels later, and into the same memory. */
-static double room(const Backend *backend) { return (backend->host_memory ? 1 : 0.95) * backend->free_memory(); }
+static double room(const Backend *backend, double free_bytes) { return (backend->host_memory ? 1 : 0.95) * free_bytes; }
+
+/* What a checkpoint's copy takes of the model's own memory. */
+static double copy_beside(const ModelSpec *spec, const Backend *backend, bool copy) {
+    return copy && backend->host_memory ? (double)snapshot_bytes(spec) : 0;
+}
 
 static void print_count(const char *what, double count, const char *note) {
     char text[32];
@@ -96,7 +109,8 @@ void plan_print(const ModelSpec *spec, const Backend *backend, const PlanSetting
     const Config *c = &spec->config;
     const int64_t ranks = spec->ranks > 1 ? spec->ranks : 1;
     MemoryPlan plan = model_plan(spec, backend);
-    double own = backend->own_memory(), free_bytes = room(backend);
+    double own = backend->own_memory(), free_bytes = room(backend, settings->memory > 0 ? settings->memory : backend->free_memory());
+    double copy = copy_beside(spec, backend, settings->checkpoint_async);
     char text[32];
     print_count("parameters", (double)plan_parameters(c), "");
     print_count("  in the embedding", (double)(c->V * c->C), c->tie ? "   (and the head)" : "");
@@ -110,21 +124,33 @@ void plan_print(const ModelSpec *spec, const Backend *backend, const PlanSetting
         print_bytes("checkpoint's copy", (double)snapshot_bytes(spec), ranks > 1 ? "   (in host memory, of rank 0)" : "   (in host memory)");
     print_bytes("cache for a token", 2.0 * (double)(c->L * c->NKV * c->HS) * (double)dtype_size(spec->dtype), "");
     format_bytes(text, free_bytes);
-    printf("largest batch         %18lld   (fits into the %s that are free)\n", (long long)largest_batch(*spec, backend, free_bytes), text);
+    printf("largest batch         %18lld   (%s into %s%s, on %s)\n", (long long)largest_batch(*spec, backend, free_bytes - copy),
+           copy > 0 ? "fits with the copy" : "fits", text, settings->memory > 0 ? "" : " that are free", backend->name);
     if (ranks > 1) print_ranks(spec, settings);
 }
 
-/* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */
-void plan_check_memory(const ModelSpec *spec, const Backend *backend) {
-    char needed[32], there[32], advice[64];
-    double total = (double)model_plan(spec, backend).total, free_bytes = room(backend);
-    if (total <= free_bytes) return;
-    format_bytes(needed, total);
+static void check_copy(const ModelSpec *spec, double free_bytes) {
+    char needed[32], there[32];
+    if ((double)snapshot_bytes(spec) <= free_bytes) return;
+    format_bytes(needed, (double)snapshot_bytes(spec));
     format_bytes(there, free_bytes);
-    int64_t fits = largest_batch(*spec, backend, free_bytes);
+    die("the copy that checkpoints are written from takes %s of host memory, but only %s are free; --no-checkpoint-async does without it", needed, there);
+}
+
+/* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */
+void plan_check_memory(const ModelSpec *spec, const Backend *backend, bool copy) {
+    char needed[32], there[32], beside[80] = "", advice[64];
+    double total = (double)model_plan(spec, backend).total, free_bytes = room(backend, backend->free_memory());
+    double copied = copy_beside(spec, backend, copy);
+    if (copy && !backend->host_memory) check_copy(spec, backend_find("cpu")->free_memory());
+    if (total + copied <= free_bytes) return;
+    format_bytes(needed, total + copied);
+    format_bytes(there, free_bytes);
+    int64_t fits = largest_batch(*spec, backend, free_bytes - copied);
+    if (copied > 0) snprintf(beside, sizeof beside, ", with a copy for checkpoints (--no-checkpoint-async)");
     if (spec->mode == MODEL_GENERATE) snprintf(advice, sizeof advice, "choose fewer --max-tokens or a smaller model");
     else if (fits > 0) snprintf(advice, sizeof advice, "--batch %lld fits", (long long)fits);
     else snprintf(advice, sizeof advice, "choose a smaller --seq-len or model");
-    die("this takes %s of memory, but only %s are free; %s%s", needed, there, advice,
+    die("this takes %s of memory%s, but only %s are free; %s%s", needed, beside, there, advice,
         spec->mode == MODEL_TRAIN ? " (--plan shows what each takes, --recompute and --head-chunks save some)" : "");
 }

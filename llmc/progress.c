@@ -4,7 +4,9 @@
 #include "error.h"
 #include "machine.h"
 
+#include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,9 +32,24 @@ void progress_open(Progress *p, bool quiet, bool live) {
     error_begin_lines(p->kind == PROGRESS_LIVE ? wipe : "");
 }
 
+static bool somebody_reads(void) {
+    struct pollfd room = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&room, 1, 0) == 1;
+}
+
+static void flush(Progress *p) {
+    bool good = fflush(stdout) == 0;
+    int cause = errno;
+    clearerr(stdout);
+    if (good || p->lost) return;
+    p->lost = true;
+    warn("standard output cannot be written: %s; training goes on, and log.jsonl has its steps", strerror(cause));
+}
+
 void progress_clear(Progress *p) {
+    if (!somebody_reads()) return;
     if (p->drawn) fputs(wipe, stdout);
-    fflush(stdout);
+    flush(p);
     p->drawn = false;
 }
 
@@ -90,15 +107,15 @@ static void draw(Progress *p, const StepReport *r) {
     char text[PROGRESS_WIDEST] = "";
     progress_live_line(text, r, p->val_loss, columns_now());
     printf("%s%s", wipe, text);
-    fflush(stdout);
+    flush(p);
     p->drawn = true;
     p->drawn_at = machine_seconds();
 }
 
 void progress_say(Progress *p, const char *what) {
-    if (p->kind != PROGRESS_LIVE || (int)strlen(what) + 3 > columns_now()) return;
+    if (p->kind != PROGRESS_LIVE || (int)strlen(what) + 3 > columns_now() || !somebody_reads()) return;
     printf("%s%s", wipe, what);
-    fflush(stdout);
+    flush(p);
     p->drawn = true;
 }
 
@@ -130,7 +147,6 @@ static void print_plain(const StepReport *r) {
         progress_print_evaluation(r);
         printf("%s\n", best_note(r));
     }
-    fflush(stdout);
 }
 
 /* Above the live line. */
@@ -147,7 +163,11 @@ static void print_lasting(const StepReport *r) {
 void progress_step(Progress *p, const StepReport *r, bool shown) {
     bool lasting = r->evaluated || r->skipped;
     if (r->evaluated) p->val_loss = r->val_loss;
-    if (p->kind == PROGRESS_PLAIN && shown) print_plain(r);
+    if (p->kind == PROGRESS_QUIET || !somebody_reads()) return;
+    if (p->kind == PROGRESS_PLAIN && shown) {
+        print_plain(r);
+        flush(p);
+    }
     if (p->kind != PROGRESS_LIVE) return;
     if (lasting) {
         progress_clear(p);

@@ -1,6 +1,9 @@
 /* progress.h: what a run prints while it trains. On a terminal: a live line at the bottom, written over at every step, and above it the lines
    that last (evaluations, spikes). Elsewhere, or on a terminal that can move no cursor (TERM is dumb or missing, or it has no columns): a line for
-   a step that is logged, and one for an evaluation. Quiet: nothing. */
+   a step that is logged, and one for an evaluation. Quiet: nothing.
+
+   Nobody waits for the reader of standard output: as long as it takes nothing in (a terminal stopped by Ctrl-S, a connection gone to sleep, a full
+   pipe) steps are left out. Where it cannot be written at all, as to a full disk or after `| head`, a warning says so once. */
 #ifndef LLMC_PROGRESS_H
 #define LLMC_PROGRESS_H
 
@@ -15,6 +18,7 @@ typedef enum { PROGRESS_QUIET, PROGRESS_PLAIN, PROGRESS_LIVE } ProgressKind;
 typedef struct {
     ProgressKind kind;
     bool drawn;            /* the live line stands on the terminal */
+    bool lost;             /* standard output cannot be written, which has been said */
     double drawn_at;       /* machine_seconds */
     double val_loss;       /* of the last evaluation; 0: none yet */
 } Progress;

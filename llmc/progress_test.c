@@ -251,6 +251,59 @@ static void test_plain(void **state) {
     }
 }
 
+/* ---- standard output that takes nothing in -------------------------------------------------------------------------------------- */
+
+/* Far more steps than a pipe or a terminal has room for. */
+static int print_many(void *output) {
+    Progress p;
+    dup2(*(int *)output, STDOUT_FILENO);
+    signal(SIGPIPE, SIG_IGN);
+    progress_open(&p, false, true);
+    for (int i = 1; i <= 3000; i++) step(&p, i, i % 10 == 0);
+    progress_clear(&p);
+    return 0;
+}
+
+static void expect_one_warning(int output, const char *part) {
+    Child c = child_run(print_many, &output);
+    assert_int_equal(c.status, 0);
+    assert_int_equal(lines_in(c.text), part ? 1 : 0);
+    if (part) assert_holds(c.text, part);
+}
+
+static void test_nobody_reads(void **state) {
+    (void)state;
+    int ends[2], terminal = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+    assert_int_equal(pipe(ends), 0);
+    expect_one_warning(ends[1], NULL);   /* both ends are open in the child, too */
+    int slave = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+    struct winsize size = {.ws_row = 24, .ws_col = 100};
+    ioctl(slave, TIOCSWINSZ, &size);
+    setenv("TERM", "xterm", 1);
+    expect_one_warning(slave, NULL);
+    for (int i = 0; i < 2; i++) close(ends[i]);
+    close(slave);
+    close(terminal);
+}
+
+static void test_the_reader_is_gone(void **state) {
+    (void)state;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    close(ends[0]);
+    expect_one_warning(ends[1], "prog: warning: standard output cannot be written: Broken pipe; training goes on");
+    close(ends[1]);
+}
+
+static void test_full_disk(void **state) {
+    (void)state;
+    int full = open("/dev/full", O_WRONLY);
+    assert_true(full >= 0);
+    expect_one_warning(full, "prog: warning: standard output cannot be written: No space left on device; training goes on");
+    close(full);
+}
+
 static void quietly(void) {
     Progress p;
     progress_open(&p, true, true);
@@ -336,6 +389,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_live), cmocka_unit_test(test_lasting_lines), cmocka_unit_test(test_resized),
         cmocka_unit_test(test_what_takes_its_place), cmocka_unit_test(test_seldom), cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_nobody_reads), cmocka_unit_test(test_the_reader_is_gone), cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_quiet), cmocka_unit_test(test_into_a_file), cmocka_unit_test(test_never_wraps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -47,6 +48,28 @@ static Hello introduction(const TeamPlace *place) {
     const char *slash = strrchr(path, '/');
     snprintf(hello.program, sizeof hello.program, "%.*s", NAME_SIZE - 1, slash ? slash + 1 : path);
     return hello;
+}
+
+/* ---- waiting ---- */
+
+typedef struct {
+    double until, next, pause;   /* machine_seconds; seconds */
+} Wait;
+
+static Wait wait_from_now(const TeamPlace *place) {
+    double now = machine_seconds(), pause = place->silence > 0 ? place->silence : 10;
+    return (Wait){now + place->timeout, now + pause, pause};
+}
+
+static double seconds_left(const Wait *w) { return w->until - machine_seconds(); }
+
+/* True if it is time for a word about what is waited for. */
+static bool time_for_a_word(Wait *w) {
+    double now = machine_seconds();
+    if (now < w->next) return false;
+    w->pause *= 2;
+    w->next = now + w->pause;
+    return true;
 }
 
 /* ---- rank 0 ---- */
@@ -239,6 +262,12 @@ static Meeting seated(const Hello *hellos, int ranks, Connection *links, Row *ro
     return meeting;
 }
 
+static void say_who_is_missing(const Table *t, const Wait *w) {
+    char *names = missing_ranks(t->here, t->place->ranks);
+    warn("%s not come yet; rank 0 on %s waits on port %d, for %.0f s more", names, t->hellos[0].host, t->place->port, fmax(seconds_left(w), 0));
+    free(names);
+}
+
 static Meeting receive_all(const TeamPlace *place) {
     size_t ranks = (size_t)place->ranks;
     Table *t = xcalloc(1, sizeof *t);
@@ -252,12 +281,14 @@ static Meeting receive_all(const TeamPlace *place) {
     t->here[0] = true;
     t->count = 1;
     t->listener = listen_as_first(place, t->hellos[0].host);
-    double until = machine_seconds() + place->timeout;
+    Wait w = wait_from_now(place);
     while (t->count < place->ranks && !t->cause[0]) {
-        wait_for_callers(t, until);
+        wait_for_callers(t, w.until);
         hear_guests(t);
         hear_seated(t);
-        if (machine_seconds() < until || t->count == place->ranks) continue;
+        if (t->count == place->ranks || t->cause[0]) break;
+        if (time_for_a_word(&w)) say_who_is_missing(t, &w);
+        if (seconds_left(&w) > 0) continue;
         char *names = missing_ranks(t->here, place->ranks);
         give_up(t, "%s not come within %.3g s; rank 0 on %s waits on port %d (--comm-timeout sets how long)", names, place->timeout,
                 t->hellos[0].host, place->port);
@@ -320,9 +351,17 @@ static Meeting take_seat(const TeamPlace *place, Connection link, const Frame *f
     return meeting;
 }
 
+/* The first rank of a machine speaks for all of them. */
+static void say_who_is_called(const TeamPlace *place, const char *host, const char *cause, const Wait *w) {
+    if (place->local_rank > 0) return;
+    warn("rank %d on %s does not reach rank 0 at %s:%d yet: %s; it tries for %.0f s more", place->rank, host, place->addresses, place->port, cause,
+         fmax(seconds_left(w), 0));
+}
+
 static Meeting call_first(const TeamPlace *place) {
     Hello hello = introduction(place);
-    double start = machine_seconds(), wait = 0.05;
+    Wait w = wait_from_now(place);
+    double pause = 0.05;
     for (;;) {
         char unreached[256] = "";
         const char *cause = unreached;
@@ -331,12 +370,13 @@ static Meeting call_first(const TeamPlace *place) {
         if (link.socket >= 0) {
             connection_put(&link, FRAME_HELLO, &hello, sizeof hello, NULL, 0);
             /* Rank 0, whose time began when it did, is the one to say who is missing. */
-            if (hear_answer(place, &hello, &link, start + place->timeout + grace, &frame, &cause)) return take_seat(place, link, &frame);
+            if (hear_answer(place, &hello, &link, w.until + grace, &frame, &cause)) return take_seat(place, link, &frame);
             connection_close(&link);
         }
-        if (machine_seconds() + wait > start + place->timeout) die_unreached(place, hello.host, cause);
-        pause_for(wait);
-        wait = wait < 0.7 ? wait * 1.5 : 1;
+        if (time_for_a_word(&w)) say_who_is_called(place, hello.host, cause, &w);
+        if (seconds_left(&w) < pause) die_unreached(place, hello.host, cause);
+        pause_for(pause);
+        pause = pause < 0.7 ? pause * 1.5 : 1;
     }
 }
 

@@ -18,6 +18,7 @@ typedef struct {
     int listener;             /* rank 0: a socket that listens there already, or -1 */
     uint64_t job;             /* the same for all ranks of a job, and another for others; 0: not known */
     double timeout;           /* seconds until all must be there */
+    double silence;           /* seconds until a rank that waits says what for; again after twice as many, and so on; 0: 10 */
 } TeamPlace;
 
 typedef struct {

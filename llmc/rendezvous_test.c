@@ -39,6 +39,38 @@ static void those_that_do_not_come_are_named(void **state) {
     assert_ended(c, 1, 1, "prog: rank 1 has not come within 1 s; rank 0 on ");
 }
 
+/* A rank that is not silent for long: within a second it says what it waits for, and then gives up. */
+static Child impatient(int rank, int local_rank, int listener, int port) {
+    TestRank r = {.act = act_nothing, .place = {.rank = rank, .ranks = 3, .local_rank = local_rank, .addresses = "127.0.0.1", .port = port,
+                                                .listener = listener, .timeout = 1, .silence = 0.1}};
+    return child_run(test_rank_run, &r);
+}
+
+/* So many lines, the first of which begins with that, and all but the last of which are warnings. */
+static void expect_words(const Child *c, int least, int most, const char *first) {
+    assert_int_equal(c->status, 1);
+    int lines = lines_in(c->text), warnings = 0;
+    for (const char *at = c->text; (at = strstr(at, "prog: warning: ")); at++) warnings++;
+    if (lines < least || lines > most || warnings != lines - 1) fail_msg("%d lines, %d of them warnings: %s", lines, warnings, c->text);
+    if (first && strncmp(c->text, first, strlen(first)) != 0) fail_msg("'%s' was expected to begin: %s", first, c->text);
+}
+
+static void those_that_wait_say_for_what(void **state) {
+    (void)state;
+    int port = 0, listener = socket_listen("127.0.0.1", &port);
+    Child c = impatient(0, -1, listener, port);   /* warnings after 0.1, 0.3 and 0.7 s */
+    close(listener);
+    char *missing = xprintf("prog: warning: ranks 1 and 2 have not come yet; rank 0 on %s waits on port %d, for ", host, port);
+    char *unreached = xprintf("prog: warning: rank 2 on %s does not reach rank 0 at 127.0.0.1:%d yet: Connection refused; it tries for ", host, port);
+    expect_words(&c, 2, 4, missing);
+    for (int local_rank = -1; local_rank < 2; local_rank++) {
+        c = impatient(2, local_rank, -1, port);
+        expect_words(&c, local_rank == 1 ? 1 : 2, local_rank == 1 ? 1 : 4, local_rank == 1 ? NULL : unreached);
+    }
+    free(missing);
+    free(unreached);
+}
+
 /* Ranks as given; all end with one sentence on rank 0. */
 static void assert_refused(const int *ranks, const int *sizes, int count, const char *part) {
     Child c[MOST_RANKS];
@@ -193,6 +225,7 @@ int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "--as-rank-1") == 0) return run_as_rank_1(atoi(argv[2]));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(those_that_do_not_come_are_named),
+        cmocka_unit_test(those_that_wait_say_for_what),
         cmocka_unit_test(wrong_places_are_named),
         cmocka_unit_test(strangers_do_not_disturb),
         cmocka_unit_test(an_unreachable_rank_0_is_named),

@@ -15,7 +15,8 @@ struct Samples {
     SampleOptions options;     /* the defaults of sample_gpt, but for tokens and seed */
     int32_t *prompt;
     int64_t prompt_length;
-    bool failed;
+    int64_t newest;            /* step in the file, or -1 */
+    bool failed;               /* the last one did */
 };
 
 static const char heading[] = "--- step ";
@@ -28,18 +29,19 @@ static int64_t step_of_heading(const char *line) {
     return *end == '\n' ? step : -1;
 }
 
-static bool drop_later_samples(const char *path, int64_t step, char error[ERROR_SIZE]) {
+static bool drop_later_samples(Samples *s, int64_t step, char error[ERROR_SIZE]) {
     size_t length;
-    if (!path_exists(path)) return true;
-    char *text = file_read_text(path, (size_t)1 << 31, &length, error), *cut = text;
+    if (!path_exists(s->path)) return true;
+    char *text = file_read_text(s->path, (size_t)1 << 31, &length, error), *cut = text;
     if (!text) return false;
     while (cut && *cut && step_of_heading(cut) <= step) {
+        if (step_of_heading(cut) >= 0) s->newest = step_of_heading(cut);
         cut = strchr(cut, '\n');
         if (cut) cut++;
     }
     bool ok = true;
     if (cut && *cut) {
-        FileWriter *file = file_create(path);
+        FileWriter *file = file_create(s->path);
         file_write(file, text, (size_t)(cut - text));
         ok = file_close(file, NULL, error);
     }
@@ -51,7 +53,7 @@ static bool open_prompt(Samples *s, const Options *o, const char *vocabulary, in
     if (!vocabulary) return file_error(error, "no vocabulary is known: none lies beside the training data");
     s->tokenizer = tokenizer_open(vocabulary, error);
     s->prompt = s->tokenizer ? generate_prompt(s->tokenizer, o->sample_prompt, V, &s->prompt_length, error) : NULL;
-    return s->prompt && drop_later_samples(s->path, step, error);
+    return s->prompt && drop_later_samples(s, step, error);
 }
 
 Samples *samples_open(const char *run, const Options *o, const char *vocabulary, int64_t V, int64_t step) {
@@ -60,6 +62,7 @@ Samples *samples_open(const char *run, const Options *o, const char *vocabulary,
     if (o->sample_tokens == 0) return NULL;
     Samples *s = (Samples *)xcalloc(1, sizeof *s);
     s->path = path_join(run, "samples.txt");
+    s->newest = -1;
     options_set_defaults(&sample_options, &s->options);
     s->options.max_tokens = o->sample_tokens;
     s->options.seed = o->seed;
@@ -88,7 +91,8 @@ static bool append_text(const char *path, const char *text, size_t length, char 
     return good || file_error(error, "cannot write %.300s: %s", path, strerror(errno));
 }
 
-static bool write_sample(const Samples *s, const Model *trained, const Backend *backend, int64_t step, char error[ERROR_SIZE]) {
+static bool write_sample(Samples *s, const Model *trained, const Backend *backend, int64_t step, const volatile sig_atomic_t *give_up,
+                         char error[ERROR_SIZE]) {
     Model m;
     char *text = NULL;
     size_t length = 0;
@@ -96,19 +100,24 @@ static bool write_sample(const Samples *s, const Model *trained, const Backend *
     FILE *f = open_memstream(&text, &length);
     if (!f) die("out of memory");
     fprintf(f, "%s%lld\n", heading, (long long)step);
-    bool finite = generate_text(&m, &s->options, s->tokenizer, s->prompt, s->prompt_length, f);
+    TextEnd end = generate_text(&m, &s->options, s->tokenizer, s->prompt, s->prompt_length, give_up, f);
     fclose(f);
     model_free(&m);
-    bool good = finite ? append_text(s->path, text, length, error) : file_error(error, "the model's logits are not finite");
+    bool good = end == TEXT_NOT_FINITE ? file_error(error, "the model's logits are not finite") :
+                end == TEXT_CUT_SHORT || append_text(s->path, text, length, error);
+    if (good && end == TEXT_WHOLE) s->newest = step;
     free(text);
     return good;
 }
 
-void samples_write(Samples *s, const Model *trained, const Backend *backend, int64_t step) {
+int64_t samples_newest_step(const Samples *s) { return s->newest; }
+
+void samples_write(Samples *s, const Model *trained, const Backend *backend, int64_t step, const volatile sig_atomic_t *give_up) {
     char error[ERROR_SIZE];
-    if (!s || s->failed || write_sample(s, trained, backend, step, error)) return;
-    s->failed = true;
-    warn("step %lld: no samples any more: %s", (long long)step, error);
+    if (!s) return;
+    bool said = s->failed;
+    s->failed = !write_sample(s, trained, backend, step, give_up, error);
+    if (s->failed && !said) warn("step %lld: no sample: %s", (long long)step, error);
 }
 
 void samples_close(Samples *s) {

@@ -3,6 +3,7 @@
 
 #include "agree.h"
 #include "error.h"
+#include "option_pairs.h"
 #include "plan.h"
 #include "schedule.h"
 #include "tokenizer.h"
@@ -21,14 +22,10 @@ static int64_t ranks_of_step(const Trainer *t) {
     return o->plan && o->ranks ? o->ranks : o->plan && o->gpus ? o->gpus : t->ranks;
 }
 
-/* Of the options that say how large a step is, one given now counts before another that the checkpoint holds. Returns whether one was given. */
-static bool batch_given_anew(Options *o) {
-    bool accum = o->from.grad_accum > FROM_CHECKPOINT, total = o->total_batch && o->from.total_batch > FROM_CHECKPOINT;
-    if (o->from.batch_schedule > FROM_CHECKPOINT) return true;
-    if (!accum && !total) return false;
-    o->batch_schedule[0] = 0;
-    if (!total) o->total_batch = 0;
-    return true;
+/* Whether one of the options that say how large a step is was given now. */
+static bool batch_given_anew(const Options *o) {
+    bool total = o->total_batch && o->from.total_batch > FROM_CHECKPOINT;
+    return total || o->from.grad_accum > FROM_CHECKPOINT || o->from.batch_schedule > FROM_CHECKPOINT;
 }
 
 /* Steps stay as large as they were, on however many ranks they are made, unless the user says otherwise. A schedule counts before --total-batch. */
@@ -70,6 +67,7 @@ static char *resolve_resume(Trainer *t) {
     free(found);
     o->from.model = FROM_DEFAULT;
     if (!checkpoint_read_options(directory, o, error)) die("%s", error);
+    options_settle_batch(o);
     keep_batch(t, directory);
     if (asked && strcmp(asked, o->model) != 0)
         die("cannot resume from %s: that run began with --model %s, not %s; leave --model out, or --resume", directory, o->model, asked);
@@ -94,6 +92,7 @@ static char *resolve_options(Trainer *t, bool *resuming) {
     Options *o = &t->options;
     *resuming = o->resume[0] != 0;
     char *directory = *resuming ? resolve_resume(t) : NULL;
+    if (!*resuming) options_settle_batch(o);
     if (config_preset(o, o->model) || directory) return directory;
     if (!path_is_directory(o->model))
         die("--model '%s' is neither a preset (%s) nor a directory", o->model, config_preset_names());
@@ -121,16 +120,9 @@ static void resolve_val_data(Options *o) {
 
 /* Micro-batches of a rank from --total-batch, and the largest number of them in any step. */
 static int64_t resolve_batch(Options *o, int64_t ranks) {
-    char error[ERROR_SIZE];
-    int64_t micro = ranks * o->batch * o->seq_len, most = o->grad_accum;
-    if (o->total_batch && !o->batch_schedule[0] && !o->eval_only) {   /* else it has no part in this */
-        if (o->total_batch % micro != 0)
-            die("--total-batch %lld is not a multiple of %sbatch x seq-len = %lld", (long long)o->total_batch, ranks > 1 ? "ranks x " : "", (long long)micro);
-        o->grad_accum = most = o->total_batch / micro;
-    }
-    if (!schedule_check(o, error)) die("%s", error);
+    if (!o->eval_only) o->grad_accum = options_grad_accum(o, ranks * o->batch * o->seq_len, ranks);
     int64_t scheduled = schedule_most_grad_accum(o);
-    return scheduled > most ? scheduled : most;
+    return scheduled > o->grad_accum ? scheduled : o->grad_accum;
 }
 
 static ModelSpec resolve_spec(Trainer *t) {
@@ -187,7 +179,7 @@ static void export_model(const Options *o, const char *directory) {
     check_table(&spec.config, rows, directory);
     spec.mode = MODEL_EVALUATE;
     spec.B = spec.T = 1;
-    plan_check_memory(&spec, backend_find("cpu"));
+    plan_check_memory(&spec, backend_find("cpu"), false);
     model_create(&m, &spec, backend_find("cpu"));
     if (!model_read_directory(&m, directory, error) || !model_export(&m, o->export_, directory, o->dtype == 2 ? BF16 : F32, error)) die("%s", error);
     printf("%s holds the model of %s, as transformers has it\n", o->export_, directory);
@@ -216,6 +208,11 @@ static void print_banner(const Trainer *t) {
     if (t->comm) printf("ranks   %lld over %s%s\n", (long long)t->ranks, comm_name(t->comm), t->spec.zero ? ", ZeRO-1" : "");
     printf("run     %s\n", o->out);
     fflush(stdout);
+}
+
+static void warn_of_idle_options(const Trainer *t, bool loaded) {
+    const RunKind kind = {strcmp(t->backend->name, "cpu") == 0, t->spec.dtype == BF16, loaded};
+    options_warn_idle(&t->options, &kind);
 }
 
 /* "out/" is "out": the names of earlier runs are made of it. */
@@ -320,12 +317,6 @@ static void open_model(Trainer *t, const char *weights, bool resuming) {
     agree_on_parameters(&t->model, t->run.step);
 }
 
-/* One batch, of one size, learned by heart. */
-static void check_overfit(const Options *o) {
-    if (o->overfit && o->eval_only) die("--overfit trains, and --eval-only does not; leave one of them out");
-    if (o->overfit && o->batch_schedule[0]) die("--overfit trains on one batch, and --batch-schedule changes its size; leave one of them out");
-}
-
 void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     char error[ERROR_SIZE];
     bool resuming;
@@ -343,11 +334,10 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
         die("--skip-spikes is %g standard deviations, so that every other step would be a spike; give 2 or more, as 6", o->skip_spikes);
     cut_trailing_slashes(o->out);
     char *weights = resolve_options(t, &resuming);
+    options_refuse_pairs(o);
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
     if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
     if (o->export_[0]) export_model(o, weights);
-    if (o->print_config && o->plan) die("--print-config and --plan each print and exit; give one of them");
-    check_overfit(o);
     resolve_val_data(o);
     int64_t most = resolve_batch(o, ranks_of_step(t));
     open_backend(t);
@@ -355,19 +345,20 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     bool sized = o->vocab_size || t->dataset.vocab_size;
     t->spec = resolve_spec(t);
     if (o->print_config) config_write_json(stdout, &t->spec.config);
-    PlanSettings plan = {o->grad_accum, 1e9 * o->link_speed, 1e12 * o->matmul_speed, o->checkpoint_async != 0};
+    PlanSettings plan = {o->grad_accum, 1e9 * o->link_speed, 1e12 * o->matmul_speed, 0x1p30 * o->plan_memory, o->checkpoint_async != 0};
     if (o->plan) plan_print(&t->spec, t->backend, &plan);
     if (o->print_config || o->plan) exit(0);
-    plan_check_memory(&t->spec, t->backend);
+    plan_check_memory(&t->spec, t->backend, !o->eval_only && o->checkpoint_async && first_rank(t));
     if (o->check_numerics) t->backend = backend_checked(t->backend, report_bad_numbers);
     else if (o->profile) t->backend = backend_timed(t->backend);
     open_data(t, weights, most, sized);
     open_evaluation(t, t->vocabulary);
     if (first_rank(t) && !o->quiet) print_banner(t);
+    if (first_rank(t)) warn_of_idle_options(t, weights != NULL);
     open_model(t, weights, resuming);
     if (!o->eval_only) trainer_open_run(t, argc, argv, resuming);
     if (!o->eval_only && o->checkpoint_async) trainer_copy_state(t);   /* memory for copies is taken now, not in the middle of training */
-    t->saved_step = t->sampled_step = resuming ? t->run.step : -1;
+    t->saved_step = resuming ? t->run.step : -1;
     free(weights);
 }
 

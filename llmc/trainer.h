@@ -4,6 +4,7 @@
 
 #include "checkpoint_writer.h"
 #include "dataloader.h"
+#include "deadline.h"
 #include "hellaswag.h"
 #include "machine.h"
 #include "model_stats.h"
@@ -42,12 +43,13 @@ typedef struct {
     Snapshot snapshot;           /* of other ranks: empty */
     RunState run;
     int64_t saved_step;          /* of the newest checkpoint */
-    int64_t sampled_step;        /* of the newest sample */
     int64_t valid_targets;       /* in this rank's part of the batch of this step */
     int32_t *tokens, *targets;   /* (G, B, T): this rank's part of the batch of one optimizer step */
     int64_t spikes;              /* updates left out by this process */
     bool stopping;               /* all ranks know that this step is the last */
     double started;              /* machine_seconds at which this process began to train */
+    Deadline deadline;           /* of --max-time */
+    bool writing;                /* a checkpoint whose time is not known yet */
     double clock;                /* and at which the step under way began */
     int64_t first_step;          /* of this process */
     double elapsed_before;       /* seconds that the run took in other processes */
@@ -61,12 +63,13 @@ void trainer_close(Trainer *t);
 /* A copy of the model's state for a checkpoint, on rank 0; every rank has a part in it. Waits until the writer is done with the one before. */
 void trainer_copy_state(Trainer *t);
 
-/* A sample of the model as it is now; rank 0 writes it, the others need not wait. */
-void trainer_sample(Trainer *t);
-/* Training ends at a loss that is not finite, in that step and with so many tokens seen: run.json is told. Does nothing on other ranks than 0. */
+/* A sample of the model as it is now; rank 0 writes it, the others need not wait. *give_up: a signal has come, and the sample is left out. */
+void trainer_sample(Trainer *t, const volatile sig_atomic_t *give_up);
+/* Training ends at a loss that is not finite, in that step and with so many tokens seen: run.json is told, and the log gets the last steps. Does
+   nothing on other ranks than 0. */
 void trainer_note_diverged(const Trainer *t, int64_t step, int64_t tokens);
 /* At the end of training, on rank 0: run.json, the last sample and curve.png; of a run that a signal stopped run.json alone, for time may be
-   short. *give_up: a signal has come, so that nobody waits for the picture any more. */
+   short. *give_up: a signal has come, so that nobody waits for sample or picture any more. */
 void trainer_finish(Trainer *t, bool stopped, const volatile sig_atomic_t *give_up);
 
 /* Rank 0 prints, and writes files. */

@@ -114,11 +114,10 @@ static double peak_memory(const Trainer *t) {
     return t->backend->host_memory ? machine_peak_memory() : (double)model_plan(&t->spec, t->backend).total + t->backend->own_memory();
 }
 
-void trainer_sample(Trainer *t) {
+void trainer_sample(Trainer *t, const volatile sig_atomic_t *give_up) {
     team_excuse(t->team, first_rank(t));
-    samples_write(t->samples, &t->model, backend_find(t->options.device), t->run.step);
+    samples_write(t->samples, &t->model, backend_find(t->options.device), t->run.step, give_up);
     team_excuse(t->team, false);
-    t->sampled_step = t->run.step;
 }
 
 static void record_end(const Trainer *t, const char *status, int64_t step, int64_t tokens, double elapsed_s) {
@@ -128,6 +127,8 @@ static void record_end(const Trainer *t, const char *status, int64_t step, int64
 }
 
 void trainer_note_diverged(const Trainer *t, int64_t step, int64_t tokens) {
+    char error[ERROR_SIZE];
+    if (!logger_report_remembered(t->logger, error)) warn("%s; the log lacks the last steps", error);
     record_end(t, "diverged", step, tokens, t->elapsed_before + machine_seconds() - t->started);
 }
 
@@ -138,9 +139,9 @@ void trainer_finish(Trainer *t, bool stopped, const volatile sig_atomic_t *give_
     const Options *o = &t->options;
     team_excuse(t->team, true);
     record_end(t, stopped ? "interrupted" : run->step < o->steps ? "max-time" : "done", run->step, run->tokens, run->elapsed_s);
-    if (!stopped && !*give_up && t->samples && t->sampled_step != run->step) {
+    if (!stopped && !*give_up && t->samples && samples_newest_step(t->samples) != run->step) {
         progress_say(&t->progress, "writing a sample");
-        trainer_sample(t);
+        trainer_sample(t, give_up);
     }
     team_excuse(t->team, true);
     if (!stopped && o->curve) {

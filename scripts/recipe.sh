@@ -21,6 +21,8 @@
 accepts=${accepts:-} all_gpus='' needs_gpu='' prompt=''
 this=$(basename -- "$0")
 python=${PYTHON:-python3}
+# shellcheck source=scripts/restarts.sh
+. scripts/restarts.sh
 
 say() { printf '\n== %s\n' "$*"; }
 row() { printf '%-8s %s\n' "$1" "$2"; }
@@ -43,36 +45,31 @@ usage: sh scripts/$this [options]
 END_OF_TEXT
     if accepted --small; then echo '  --small      an eighth of the tokens; without a GPU that is what is done'; fi
     if accepted --minutes; then echo '  --minutes N  the best model that N minutes allow, as --minutes 90: as many steps as there is time for'; fi
+    echo '  --restarts N  training that fails once it has begun goes on after a pause, N times in a row without a new checkpoint: 3; 0 never'
     echo "  others       are train_gpt's and count before the recipe's, as --gpus 4, --device cpu, -o DIR, -x STEPS, -b ROWS (./train_gpt --help)
 Started again, it goes on where it ended. \$DATA_MIRROR is a directory or URL to take the data's files from (data/README.md)."
-}
-
-# option LETTER NAME WORDS...: the value that these words give an option of train_gpt, the last one counting; nothing if they do not.
-option() {
-    letter=${1:-no letter} long=$2 value='' previous=''
-    shift 2
-    for word in "$@"; do
-        case $previous in "$letter" | "$long") value=$word ;; esac
-        case $word in "$long"=* | "$letter"=*) value=${word#*=} ;; "$letter"?*) value=${word#"$letter"} ;; esac
-        previous=$word
-    done
-    printf '%s\n' "$value"
 }
 
 # Takes the recipe's own options out of "$@", which in a file that is sourced is the script's.
 short='' small='' minutes='' wanting=''
 for argument in "$@"; do
     shift
-    if [ -n "$wanting" ]; then minutes=$argument wanting=''; continue; fi
+    case $wanting in
+        minutes) minutes=$argument wanting=''; continue ;;
+        restarts) restarts=$argument wanting=''; continue ;;
+    esac
     case $argument in
         --help | -h) usage; exit 0 ;;
         --short) short=yes; continue ;;
         --small) if accepted --small; then small=yes; continue; fi ;;
-        --minutes) if accepted --minutes; then wanting=yes; continue; fi ;;
+        --restarts) wanting=restarts restarts=''; continue ;;
+        --restarts=*) restarts=${argument#*=}; continue ;;
+        --minutes) if accepted --minutes; then wanting=minutes; continue; fi ;;
         --minutes=*) if accepted --minutes; then minutes=${argument#*=}; continue; fi ;;
     esac
     set -- "$@" "$argument"
 done
+is_count "$restarts" || fail "--restarts '$restarts' is no number of times; write --restarts 3"
 if [ -n "$wanting$minutes" ] && ! echo "$minutes" | LC_ALL=C awk '{ exit !($0 ~ /^[0-9]+(\.[0-9]+)?$/ && $0 > 0) }'; then
     fail "--minutes '$minutes' is no number of minutes; write --minutes 90"
 fi
@@ -265,7 +262,13 @@ seconds_left() {
 
 is_done() {
     holds_run || return 1
-    [ "$(saved step)" -ge "$steps" ] || { [ -n "$minutes" ] && [ "$(seconds_left)" = 0 ]; }
+    [ "$(saved step)" -ge "$steps" ] || { [ -n "$minutes" ] && time_is_over; }
+}
+# --max-time stops a little early: a fifth of the minutes that is left is not worth a start.
+time_is_over() {
+    least=0
+    if grep -q '"end": {"status": "max-time"' "$out/run.json"; then least=$(LC_ALL=C awk "BEGIN { print 12 * $minutes }"); fi
+    LC_ALL=C awk "BEGIN { exit !($(seconds_left) <= $least) }"
 }
 
 # The words as a shell would have them typed.
@@ -278,20 +281,12 @@ as_typed() {
     printf '%s\n' "${line# }"
 }
 
-# The trainer, told to save and end when this script is. Its exit status.
-train() {
-    trainer=''
-    trap 'kill -s TERM "$trainer" 2>/dev/null' INT TERM
-    trap 'kill -s USR1 "$trainer" 2>/dev/null' USR1
-    "$@" &
-    trainer=$!
-    while :; do
-        status=0
-        wait "$trainer" || status=$?
-        kill -0 "$trainer" 2>/dev/null || break
-    done
-    trap - INT TERM USR1
-    return "$status"
+# Of --minutes, a start after a failure has what is left.
+more_options() {
+    if [ -z "$minutes" ]; then return; fi
+    left=$(seconds_left)
+    if [ "$left" = 0 ]; then left=0.001; fi   # for train_gpt, 0 is no limit
+    echo "--max-time $left"
 }
 
 # stopped STATUS: of a trainer that did not come to its end.
@@ -364,7 +359,7 @@ recipe() {
     check_disk   # of which the data have taken theirs
 
     passes=$((eval_tokens / batch / seq_len))
-    if [ -z "$(option -g --grad-accum "$@")" ]; then set -- --total-batch "$step_tokens" "$@"; fi
+    if [ -z "$(option -g --grad-accum "$@")$(option '' --batch-schedule "$@")" ]; then set -- --total-batch "$step_tokens" "$@"; fi
     if [ -z "$(option -i --train-data "$@")" ]; then set -- -i "$data/train*.bin" -j "$data/val*.bin" "$@"; fi
     if [ "$ranks" -gt 1 ]; then set -- --gpus "$ranks" "$@"; fi
     if [ -n "$prompt" ]; then set -- --sample-prompt "$prompt" "$@"; fi
@@ -376,7 +371,7 @@ recipe() {
     set -- "$@" -x "$steps"
     if holds_run; then set -- "$@" --resume auto; fi
     say "training: $(as_typed "$@")"
-    train "$@" || stopped "$?"
+    keep_training "$out" "$@" || stopped "$?"
     results
 }
 
