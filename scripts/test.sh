@@ -24,6 +24,7 @@ need clang clang
 need cmocka.h libcmocka-dev
 need oneapi/dnnl/dnnl.h libdnnl-dev
 need pcre2.h libpcre2-dev
+need utf8proc.h libutf8proc-dev
 need mpicc libopenmpi-dev
 need mpirun openmpi-bin
 need python3 python3
@@ -120,7 +121,7 @@ emulated() { make -s -j"$jobs" CUDA=0 "$1"; }
 # Without a GPU the CUDA build can be compiled, linked (it needs no oneDNN), and seen to fall back.
 with_nvcc() {
     make -s -j"$jobs" CUDA=1 CUDA_ARCHS="80 90" ONEDNN=0 NO_DATA=1 WERROR=1 EMU=0 BUILD=build/cuda BIN=build/cuda all build/cuda/dev/bench device-tests \
-        build/cuda/dev/lt_probe && build/cuda/train_gpt -x 1 -g 1 --eval-batches 1 -o build/cuda/run >build/cuda/log && grep '^device' build/cuda/log
+        build/cuda/dev/lt_probe build/cuda/dev/gpu_attention && build/cuda/train_gpt -x 1 -g 1 --eval-batches 1 -o build/cuda/run >build/cuda/log && grep '^device' build/cuda/log
 }
 with_nccl() { make -s -j"$jobs" CUDA=1 CUDA_ARCHS="80 90" ONEDNN=0 NO_DATA=1 WERROR=1 EMU=0 BUILD=build/cuda BIN=build/cuda test-nccl; }
 seconds=${FUZZ_SECONDS:-5}
@@ -139,6 +140,8 @@ stage "CUDA kernels: bytes moved" emulated test-costs
 stage "CUDA kernels: tensor-core wrappers" emulated test-device
 stage "CUDA kernels: planted bugs" emulated test-planted
 stage "cuDNN's attention graphs" emulated test-sdpa
+stage "what cuBLASLt is asked for" emulated test-gemm
+stage "what to run on a GPU, with stand-ins" sh dev/gpu_check_test.sh
 if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then
     stage "CUDA kernels: nvcc, no warnings" with_nvcc
     stage "what NCCL is asked for" with_nccl
