@@ -133,7 +133,7 @@ static int bench_kinds(const Backend *backend, int64_t only, int64_t tokens, dou
         if (json) append_comparison(json, &z, &c);
         wrong |= !(c.forward_apart < 0.03 && c.backward_apart < 0.03);
     }
-    if (wrong) fprintf(stderr, "bench_attention: results further than 0.03 apart, or NaN: one of the two kernels is wrong\n");
+    if (wrong) fprintf(stderr, "gpu_attention: results further than 0.03 apart, or NaN: one of the two kernels is wrong\n");
     return wrong;
 }
 

@@ -19,7 +19,8 @@
 #
 # A stage takes 8 minutes at most, a call --seconds S. What is not reached is left for the next call, which passes over what this same build has
 # passed already (unless --again). Results are written as they come to DIR/GPU-DATE.json and .md (DIR: dev/results), with .probe.jsonl,
-# .decisions.md, .curve.md and .MODEL.ops.md (time of every op over its floor) beside them, the output of the commands to .STAGE.log.
+# .decisions.md, .curve.md and .ops.md (time of every op over its floor) beside them, the output of the commands to .log. For the next call to go on,
+# DIR must still hold them.
 #
 # --build names the folder of the programs (build/gpu): built here, or elsewhere with ARCH=x86-64-v3 and carried here. Libraries that are missing
 # here may lie in its folder lib, their headers in include: to build the tests, cmocka. cuDNN and NCCL are also found where PyTorch has them.
@@ -113,14 +114,25 @@ stage_build() {
         check "carried build" 60 "$build/train_gpt" --help
     elif [ -z "$nvcc" ]; then
         note "nvcc" failed "there is no nvcc here, and no programs in $build: carry a build here and name it with --build"
-    elif [ -z "$again" ] && [ "$(cat "$build/sources" 2>/dev/null)" = "$(sources)" ]; then
-        printf '%-12s %-40s passed before\n' build "all of build"
     else
-        troubles=$((failed + postponed))
         for target in all tests "$build/dev/bench" device-tests "$build/dev/lt_probe" "$build/dev/gpu_attention"; do
-            check "make $(basename "$target")" $stage_seconds make -j"$cores" BUILD="$build" BIN="$build" NO_DATA=1 CUDA=1 EMU=0 "$target"
+            build_target "$target" "$build/sources_of_$(basename "$target")"
         done
-        [ $((failed + postponed)) -ne $troubles ] || sources >"$build/sources"
+    fi
+}
+
+# build_target TARGET FILE: unless FILE says that it was made of these sources. `all` compiles what the others share; these need little time, and so
+# are begun even where it took long.
+build_target() {
+    seconds_of_target=120
+    [ "$1" != all ] || seconds_of_target=$stage_seconds
+    if [ -z "$again" ] && [ "$(cat "$2" 2>/dev/null)" = "$(sources)" ]; then
+        printf '%-12s %-40s passed before\n' build "make $(basename "$1")"
+    elif [ "$1" = tests ] && ! echo '#include <cmocka.h>' | ${CC:-cc} -x c -E - >/dev/null 2>&1; then
+        note "make tests" failed "there is no cmocka.h here: bring it in $build/include, and the library in $build/lib"
+    else
+        mkdir -p "$build" && rm -f "$2"
+        check "make $(basename "$1")" $seconds_of_target make -j"$cores" BUILD="$build" BIN="$build" NO_DATA=1 CUDA=1 EMU=0 "$1" && sources >"$2"
     fi
 }
 
@@ -244,6 +256,7 @@ stage_curve() {
     fi
     small_training || return
     runs=$build/check/curve
+    [ -d "$runs" ] || fresh=1   # what passed before passed on another machine
     mkdir -p "$runs"
     train="$build/train_gpt -i $data/train.bin -j $data/val.bin --schedule constant --batch 4 --grad-accum 2 -x $curve_steps --log-every 1 --quiet"
     train="$train --eval-batches 1 --eval-every 0 --checkpoint-every 0 --sample-tokens 0 --no-curve"
@@ -296,7 +309,7 @@ stage_probe() {
     if [ -z "$python" ]; then note "decisions" skipped "there is no python3 here; elsewhere: python3 dev/gpu_decisions.py $probes"
     elif [ -s "$probes" ]; then
         fresh=1
-        "$python" dev/gpu_decisions.py "$probes" >"$work/decisions" 2>&1 && cp "$work/decisions" "$report.decisions.md"
+        "$python" dev/gpu_decisions.py "$probes" >"$work/decisions" 2>/dev/null && cp "$work/decisions" "$report.decisions.md"
         check "decisions" 20 "$python" dev/gpu_decisions.py "$probes"
     fi
 }
@@ -311,7 +324,7 @@ own() {
         echo
         sed -n '/^op  *calls/,/^all ops/s/^/    /p' "$work/output"
         echo
-    } >>"$report.$1.ops.md"
+    } >>"$report.ops.md"
 }
 
 # The value of a number in the last line of ours that was measured with that model.
@@ -349,6 +362,7 @@ bench_model() {
 run_stage() {
     begin_stage "$1"
     whole="all of $1${2:+ $2}"
+    [ "$1" != bench ] || whole="$whole${llmc:+ and llm.c}"
     if [ "$1" != build ] && passed_before "$whole"; then
         printf '%-12s %-40s passed before\n' "$stage" "$whole"
         return

@@ -90,6 +90,10 @@ stand_in "$work/bin/make" <<END
 echo "\$*" >>"$work/made"
 [ "\$TROUBLE" != make ]
 END
+stand_in "$work/bin/cc" <<'END'
+#!/bin/sh
+[ "$TROUBLE" != cmocka ]
+END
 PATH=$work/bin:$PATH
 
 # gpu_check STAGE ...: as $status says it ended; its results in $work/out.
@@ -118,7 +122,10 @@ valid_json() { "$python" -c 'import json, sys; json.load(open(sys.argv[1]))' "$(
 
 group "build"
 catches "a build that fails" make '\| build \| make all \| failed' build
+catches "cmocka that is missing" cmocka '\| build \| make tests \| failed .*no cmocka.h here: bring it' build
+lines=$(wc -l <"$work/made")
 passes "a build" build
+holds "only what was missing is built then" [ "$(sed "1,${lines}d" "$work/made" | grep -o '[^ ]*$')" = tests ]
 holds "the probes are built" grep -q "CUDA=1 EMU=0 $work/build/dev/lt_probe" "$work/made"
 lines=$(wc -l <"$work/made")
 passes "again" build
@@ -135,6 +142,9 @@ catches "a curve that is off from the start" early '\| curve \| curves \| failed
 catches "NaN" nan '\| curve \| curves \| failed .*loss of step 150 is None' curve
 catches "a run that fails" crash '\| curve \| run on the card, fp32 \| failed .*out of memory' curve
 holds "and nothing compared then" sh -c "! grep -q '| curves |' '$(report .md)'"
+rm -rf "$work/build/check"
+passes "the rest on another machine, with that report" curve
+holds "where all are run anew and compared" grep -q '| curve | curves | passed ' "$(report .md)"
 
 group "probe"
 rm -rf "$work/out" "$work/build/check"
@@ -156,9 +166,13 @@ holds "PyTorch, our best over it" grep -q '^| gpt2-124M | PyTorch, cudnn | 30000
 holds "under which clocks" grep -q 'SM 1755-1755, memory 2619 MHz, to 512 W, 55 C, throttled 0x0000000000000004 |$' "$(report .md)"
 holds "clocks before and after, in JSON" grep -q '"card_before": "1755,2619,512.31,55,0x0000000000000004", "card_after": "1755,' "$(report .json)"
 holds "PyTorch gets our shape" grep -q -e '--batch 64 --seq-len 1024 --total-batch 524288' "$work/asked"
-holds "the ops" grep -q 'attention_forward 12 3.5' "$(report .gpt2-124M.ops.md)"
+holds "the ops" grep -q 'attention_forward 12 3.5' "$(report .ops.md)"
 holds "llm.c is left out, and that is said" grep -q '| gpt2-124M, llm.c | skipped | 0 | no checkout' "$(report .md)"
 holds "JSON that others can read" valid_json
+gpu_check bench gpt2-124M --llmc "$work/none"
+holds "llm.c is not passed over when it is named later" grep -q '| gpt2-124M, llm.c best, round 1 | failed ' "$(report .md)"
+passes "two models" bench gpt2-350M
+holds "one log and one table of ops for all" [ "$(find "$work/out" -type f | sed 's/.*-[0-9]*\.//' | sort | tr '\n' ' ')" = "json log md ops.md " ]
 
 group "time"
 rm -rf "$work/out"

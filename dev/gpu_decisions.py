@@ -6,7 +6,7 @@
 FILE has a JSON object a line: "probe": "product" and "epilogue" of lt_probe, "attention" of gpu_attention, "step" of bench (whole steps of GPT-2
 124M with one option changed: "option", "value", and the members of bench --json). Where a line was written twice the later counts. Prints one
 Markdown table. The rule for each row stands in its function; a difference of less than 2% of one product, or 1% of a whole step, is none, and
-the default then stays."""
+the default then stays. A line that is not whole, of a probe that was ended, is left out."""
 import json
 import math
 import sys
@@ -192,14 +192,24 @@ def table(figures):
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def lines_of(path):
+    lines = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                print(f"gpu_decisions: {path}, line {number} is no JSON and is left out", file=sys.stderr)
+    return lines
+
+
 def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     try:
-        with open(sys.argv[1], encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file if line.strip()]
-    except (OSError, ValueError) as error:
-        sys.exit(f"gpu_decisions: {sys.argv[1]} cannot be read as JSON lines: {error}")
+        lines = lines_of(sys.argv[1])
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"gpu_decisions: {sys.argv[1]} cannot be read: {error}")
     print(table(Figures(lines)))
 
 

@@ -1,4 +1,9 @@
 """Tests of gpu_decisions.py: python3 -m unittest discover -s dev -p 'gpu_*_test.py'"""
+import contextlib
+import io
+import json
+import os
+import tempfile
 import unittest
 
 import gpu_decisions
@@ -77,6 +82,17 @@ class DecisionsTest(unittest.TestCase):
                          ["10.0 ms a step with, 11.0 ms without", "on"])
         self.assertEqual(self.row("graphs at B=64", step("graphs", "on", 11), step("graphs", "off", 10))[1], "off")
         self.assertEqual(self.row("graphs at B=8", step("graphs", "on", 11, 8))[0], "not measured")
+
+    def test_a_probe_that_was_ended_in_a_line(self):
+        whole, said = json.dumps(step("graphs", "on", 11)), io.StringIO()
+        with tempfile.TemporaryDirectory() as work:
+            path = os.path.join(work, "probe.jsonl")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(f"{whole}\n{whole[:20]}{whole}\n{whole}\n{whole[:9]}")
+            with contextlib.redirect_stderr(said):
+                lines = gpu_decisions.lines_of(path)
+        self.assertEqual(lines, [step("graphs", "on", 11)] * 2)
+        self.assertRegex(said.getvalue(), "line 2 is no JSON.*\n.*line 4 is no JSON")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # gpu_report.sh: results of dev/gpu_check.sh, which sources it: what passed, what failed, what was measured, under which clocks; kept in
 # $report.json, a line a check, and as tables in $report.md. Needs $report, $work, $build, $gpu, $driver, $commit, $nvcc, $again.
-# shellcheck disable=SC2154,SC2034
+# shellcheck shell=sh disable=SC2154,SC2034
 
 failed=0
 postponed=0
@@ -118,10 +118,10 @@ attempt() {
     status=$?
     took=$(($(now) - began))
     {
-        echo "==== $name: $*"
+        echo "==== $stage, $name: $*"
         cat "$work/output"
         echo "==== status $status after $took s"
-    } >>"$report.$stage.log"
+    } >>"$report.log"
     said=$(grep -v '^[[:space:]]*$' "$work/output" | tail -1 | plain)
     case $shortened$status in
     1124 | 1137)   # not too slow, but begun too late

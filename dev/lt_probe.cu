@@ -24,20 +24,17 @@
 static const size_t WORKSPACE_BYTES = (size_t)64 << 20;
 enum { CANDIDATES = 32, REPEATS = 6, ROUNDS = 5, COPIES = 8 };
 
-#define CHECK_CUDA(call)                                                                            \
-    do {                                                                                            \
-        cudaError_t error = (call);                                                                 \
-        if (error != cudaSuccess) failed(#call, cudaGetErrorString(error));                         \
-    } while (0)
-#define CHECK_LT(call)                                                                              \
-    do {                                                                                            \
-        cublasStatus_t status = (call);                                                             \
-        if (status != CUBLAS_STATUS_SUCCESS) failed(#call, cublasLtGetStatusName(status));          \
-    } while (0)
 static void failed(const char *call, const char *why) {
     fprintf(stderr, "%s: %s\n", call, why);
     exit(1);
 }
+static void check(cudaError_t error, const char *call) {
+    if (error != cudaSuccess) failed(call, cudaGetErrorString(error));
+}
+static void check(cublasStatus_t status, const char *call) {
+    if (status != CUBLAS_STATUS_SUCCESS) failed(call, cublasLtGetStatusName(status));
+}
+#define CHECK(call) check(call, #call)
 
 static cublasLtHandle_t library;
 static cudaStream_t stream;
@@ -62,31 +59,28 @@ typedef struct {
     int transpose_a, transpose_b;
     cudaDataType d_type;
     cublasLtEpilogue_t epilogue;
-    int beta, other_c, multiprocessors;   /* C is D unless other_c; 0: all multiprocessors */
-    int times;                            /* that a micro-step of GPT-2 124M does it; 0: not by default */
+    int beta, other_c;   /* C is D unless other_c */
+    int times;           /* that a micro-step of GPT-2 124M does it; 0: not by default */
 } Case;
 
-typedef struct {
-    cublasLtMatmulDesc_t what;
-    cublasLtMatrixLayout_t a, b, d;
-} Product;
+typedef struct { cublasLtMatmulDesc_t what; cublasLtMatrixLayout_t a, b, d; } Product;
 
 static cublasLtMatrixLayout_t layout_of(cudaDataType type, int64_t rows, int64_t columns, int transpose) {
     cublasLtMatrixLayout_t layout;
-    if (transpose) CHECK_LT(cublasLtMatrixLayoutCreate(&layout, type, (uint64_t)columns, (uint64_t)rows, columns));
-    else CHECK_LT(cublasLtMatrixLayoutCreate(&layout, type, (uint64_t)rows, (uint64_t)columns, rows));
+    if (transpose) CHECK(cublasLtMatrixLayoutCreate(&layout, type, (uint64_t)columns, (uint64_t)rows, columns));
+    else CHECK(cublasLtMatrixLayoutCreate(&layout, type, (uint64_t)rows, (uint64_t)columns, rows));
     return layout;
 }
 
 template <class T> static void set(Product p, cublasLtMatmulDescAttributes_t attribute, T value) {
-    CHECK_LT(cublasLtMatmulDescSetAttribute(p.what, attribute, &value, sizeof value));
+    CHECK(cublasLtMatmulDescSetAttribute(p.what, attribute, &value, sizeof value));
 }
 
 static bool has_aux(const Case &c) { return c.epilogue & (CUBLASLT_EPILOGUE_GELU_AUX & ~CUBLASLT_EPILOGUE_GELU); }
 
 static Product describe(const Case &c) {
     Product p;
-    CHECK_LT(cublasLtMatmulDescCreate(&p.what, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    CHECK(cublasLtMatmulDescCreate(&p.what, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(p, CUBLASLT_MATMUL_DESC_TRANSA, c.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(p, CUBLASLT_MATMUL_DESC_TRANSB, c.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, c.epilogue);
@@ -95,7 +89,6 @@ static Product describe(const Case &c) {
         set(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, memory.aux);
         set(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, c.m);
     }
-    if (c.multiprocessors) set(p, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, c.multiprocessors);
     p.a = layout_of(CUDA_R_16BF, c.m, c.k, c.transpose_a);
     p.b = layout_of(CUDA_R_16BF, c.k, c.n, c.transpose_b);
     p.d = layout_of(c.d_type, c.m, c.n, 0);
@@ -105,11 +98,10 @@ static Product describe(const Case &c) {
 static int candidates_for(Product p, cublasLtMatmulHeuristicResult_t *candidates) {
     cublasLtMatmulPreference_t preference;
     int found = 0;
-    CHECK_LT(cublasLtMatmulPreferenceCreate(&preference));
-    CHECK_LT(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES,
-                                                  sizeof WORKSPACE_BYTES));
+    CHECK(cublasLtMatmulPreferenceCreate(&preference));
+    CHECK(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES, sizeof WORKSPACE_BYTES));
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library, p.what, p.a, p.b, p.d, p.d, preference, CANDIDATES, candidates, &found);
-    CHECK_LT(cublasLtMatmulPreferenceDestroy(preference));
+    CHECK(cublasLtMatmulPreferenceDestroy(preference));
     return status == CUBLAS_STATUS_SUCCESS ? found : 0;
 }
 
@@ -129,11 +121,11 @@ static bool run(const Case &c, Product p, const cublasLtMatmulAlgo_t &how, int t
 template <class F> static float time_of(F work) {
     float milliseconds;
     if (!work(0)) return INFINITY;
-    CHECK_CUDA(cudaEventRecord(before, stream));
+    CHECK(cudaEventRecord(before, stream));
     for (int i = 1; i <= REPEATS; i++) work(i);
-    CHECK_CUDA(cudaEventRecord(after, stream));
-    CHECK_CUDA(cudaEventSynchronize(after));
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, before, after));
+    CHECK(cudaEventRecord(after, stream));
+    CHECK(cudaEventSynchronize(after));
+    CHECK(cudaEventElapsedTime(&milliseconds, before, after));
     return milliseconds * 1e3f / REPEATS;
 }
 
@@ -144,19 +136,17 @@ static float median(std::vector<float> times) {
 
 /* ---- kernels, counted ------------------------------------------------------------------------------------------------------------ */
 
-typedef struct {
-    int kernels, others;   /* nodes of the graph; kernels -1: it cannot be captured */
-} Nodes;
+typedef struct { int kernels, others; } Nodes;   /* of the graph; kernels -1: it cannot be captured */
 
 static Nodes nodes_of(cudaGraph_t graph) {
     Nodes nodes = {0, 0};
     size_t count = 0;
-    CHECK_CUDA(cudaGraphGetNodes(graph, NULL, &count));
+    CHECK(cudaGraphGetNodes(graph, NULL, &count));
     std::vector<cudaGraphNode_t> all(count);
-    if (count) CHECK_CUDA(cudaGraphGetNodes(graph, all.data(), &count));
+    if (count) CHECK(cudaGraphGetNodes(graph, all.data(), &count));
     for (cudaGraphNode_t node : all) {
         cudaGraphNodeType type;
-        CHECK_CUDA(cudaGraphNodeGetType(node, &type));
+        CHECK(cudaGraphNodeGetType(node, &type));
         if (type == cudaGraphNodeTypeKernel) nodes.kernels++;
         else nodes.others++;
     }
@@ -167,11 +157,11 @@ static Nodes nodes_of(cudaGraph_t graph) {
 template <class F> static Nodes count_nodes(F work) {
     cudaGraph_t graph = NULL;
     Nodes nodes = {-1, 0};
-    CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     const bool worked = work();
     if (cudaStreamEndCapture(stream, &graph) == cudaSuccess && worked) nodes = nodes_of(graph);
     cudaGetLastError();   /* of a capture that failed */
-    if (graph) CHECK_CUDA(cudaGraphDestroy(graph));
+    if (graph) CHECK(cudaGraphDestroy(graph));
     return nodes;
 }
 
@@ -229,10 +219,8 @@ static Result probe(const Case &c) {
         r.workspace = candidates[best].workspaceSize;
     }
     say_product(c, r);
-    CHECK_LT(cublasLtMatrixLayoutDestroy(p.a));
-    CHECK_LT(cublasLtMatrixLayoutDestroy(p.b));
-    CHECK_LT(cublasLtMatrixLayoutDestroy(p.d));
-    CHECK_LT(cublasLtMatmulDescDestroy(p.what));
+    for (cublasLtMatrixLayout_t layout : {p.a, p.b, p.d}) CHECK(cublasLtMatrixLayoutDestroy(layout));
+    CHECK(cublasLtMatmulDescDestroy(p.what));
     return r;
 }
 
@@ -253,15 +241,13 @@ template <int READS, int WRITES> __global__ void stream_kernel(int4 *out, const 
     if (!WRITES && (sum.x & sum.y & sum.z & sum.w) == -1) out[0] = sum;   /* hardly ever, but the reads are needed for it */
 }
 
-typedef struct {
-    int reads, writes;   /* arrays */
-} Traffic;
+typedef struct { int reads, writes; } Traffic;   /* arrays */
 
 template <int READS, int WRITES> static bool stream_once(size_t bytes, int turn) {
     int4 *out = (int4 *)copy_of(memory.d, std::max(WRITES, 1) * bytes, turn);
     const int4 *in = (const int4 *)copy_of(memory.a, READS * bytes, turn);
     stream_kernel<READS, WRITES><<<(unsigned)device.multiProcessorCount * 8, 256, 0, stream>>>(out, in, bytes / sizeof(int4));
-    CHECK_CUDA(cudaGetLastError());
+    CHECK(cudaGetLastError());
     return true;
 }
 
@@ -294,7 +280,7 @@ static void compare(const Epilogue &e, const std::map<std::string, Result> &resu
     if (isinf(fused.best)) printf("%-46s not supported\n", e.fused);
     else printf("%-46s %10.1f %10.1f %10.2f\n", e.fused, fused.best + left, plain.best + apart, rate);
     fflush(stdout);
-    if (!json) return;
+    if (!json || isinf(plain.best)) return;
     fprintf(json, "{\"probe\": \"epilogue\", \"name\": \"%s\", \"plain\": \"%s\", \"kernels\": %d, \"plain_us\": %.2f, \"apart_us\": %.2f, "
             "\"left_us\": %.2f, \"terabytes_per_s\": %.3f, ", e.fused, e.plain, fused.nodes.kernels, plain.best, apart, left, rate);
     if (isinf(fused.best)) fprintf(json, "\"fused_us\": null}\n");
@@ -314,9 +300,9 @@ __global__ void fill_kernel(__nv_bfloat16 *p, size_t n, unsigned seed) {
 
 static char *filled(size_t bytes, unsigned seed) {
     void *p;
-    CHECK_CUDA(cudaMalloc(&p, bytes));
+    CHECK(cudaMalloc(&p, bytes));
     fill_kernel<<<1024, 256, 0, stream>>>((__nv_bfloat16 *)p, bytes / 2, seed);
-    CHECK_CUDA(cudaGetLastError());
+    CHECK(cudaGetLastError());
     return (char *)p;
 }
 
@@ -331,7 +317,7 @@ static void allocate(int64_t N, int64_t C, int64_t Vp) {
     memory.d = filled(memory.each, 4);
     memory.aux = filled(memory.each, 5);
     memory.bias = filled(4 * widest, 6);
-    CHECK_CUDA(cudaMalloc((void **)&memory.workspace, WORKSPACE_BYTES));
+    CHECK(cudaMalloc((void **)&memory.workspace, WORKSPACE_BYTES));
 }
 
 static int64_t argument(int argc, char **argv, int i, int64_t otherwise) {
@@ -345,44 +331,44 @@ int main(int argc, char **argv) {
     if (argc > 2 && !strcmp(argv[1], "--json")) {
         json = fopen(argv[2], "a");
         if (!json) failed(argv[2], "cannot be written");
+        setvbuf(json, NULL, _IOLBF, 4096);   /* so that one who is ended for taking too long leaves whole lines */
         argc -= 2, argv += 2;
     }
     const int64_t N = argument(argc, argv, 1, 65536), C = argument(argc, argv, 2, 768), Vp = argument(argc, argv, 3, 50304);
     const cudaDataType bf16 = CUDA_R_16BF, fp32 = CUDA_R_32F;
     const cublasLtEpilogue_t plain = CUBLASLT_EPILOGUE_DEFAULT, bias = CUBLASLT_EPILOGUE_BIAS, row_sums = CUBLASLT_EPILOGUE_BGRADB;
     const Case cases[] = {
-        {"qkv forward, bias", 3 * C, N, C, 1, 0, bf16, bias, 0, 0, 0, 12},
-        {"proj forward, bias", C, N, C, 1, 0, bf16, bias, 0, 0, 0, 12},
-        {"proj forward, bias, residual added", C, N, C, 1, 0, bf16, bias, 1, 1, 0, 0},
-        {"fc forward, bias", 4 * C, N, C, 1, 0, bf16, bias, 0, 0, 0, 0},
-        {"fc forward, bias, GELU", 4 * C, N, C, 1, 0, bf16, CUBLASLT_EPILOGUE_GELU_BIAS, 0, 0, 0, 0},
-        {"fc forward, bias, GELU, aux", 4 * C, N, C, 1, 0, bf16, CUBLASLT_EPILOGUE_GELU_AUX_BIAS, 0, 0, 0, 12},
-        {"fcproj forward, bias", C, N, 4 * C, 1, 0, bf16, bias, 0, 0, 0, 12},
-        {"fcproj forward, bias, residual added", C, N, 4 * C, 1, 0, bf16, bias, 1, 1, 0, 0},
-        {"fcproj input gradient", 4 * C, N, C, 0, 0, bf16, plain, 0, 0, 0, 0},
-        {"fcproj input gradient, DGELU", 4 * C, N, C, 0, 0, bf16, CUBLASLT_EPILOGUE_DGELU, 0, 0, 0, 12},
-        {"fcproj input gradient, DGELU, bias gradient", 4 * C, N, C, 0, 0, bf16, CUBLASLT_EPILOGUE_DGELU_BGRAD, 0, 0, 0, 0},
-        {"fc input gradient", C, N, 4 * C, 0, 0, bf16, plain, 0, 0, 0, 12},
-        {"proj input gradient", C, N, C, 0, 0, bf16, plain, 0, 0, 0, 12},
-        {"qkv input gradient", C, N, 3 * C, 0, 0, bf16, plain, 0, 0, 0, 12},
-        {"fc weight gradient, bf16, added", C, 4 * C, N, 0, 1, bf16, plain, 1, 0, 0, 0},
-        {"fc weight gradient, fp32", C, 4 * C, N, 0, 1, fp32, plain, 0, 0, 0, 0},
-        {"fc weight gradient, fp32, added", C, 4 * C, N, 0, 1, fp32, plain, 1, 0, 0, 12},
-        {"fc weight gradient, bf16, added, row sums", C, 4 * C, N, 0, 1, bf16, row_sums, 1, 0, 0, 0},
-        {"fc weight gradient, fp32, row sums", C, 4 * C, N, 0, 1, fp32, row_sums, 0, 0, 0, 0},
-        {"fc weight gradient, fp32, added, row sums", C, 4 * C, N, 0, 1, fp32, row_sums, 1, 0, 0, 0},
-        {"fcproj weight gradient, fp32, added", 4 * C, C, N, 0, 1, fp32, plain, 1, 0, 0, 12},
-        {"fcproj weight gradient, fp32, added, row sums", 4 * C, C, N, 0, 1, fp32, row_sums, 1, 0, 0, 0},
-        {"proj weight gradient, fp32, added", C, C, N, 0, 1, fp32, plain, 1, 0, 0, 12},
-        {"proj weight gradient, fp32, added, row sums", C, C, N, 0, 1, fp32, row_sums, 1, 0, 0, 0},
-        {"qkv weight gradient, fp32, added", C, 3 * C, N, 0, 1, fp32, plain, 1, 0, 0, 12},
-        {"qkv weight gradient, fp32, added, row sums", C, 3 * C, N, 0, 1, fp32, row_sums, 1, 0, 0, 0},
-        {"qkv weight gradient, fp32, added, 116 SMs", C, 3 * C, N, 0, 1, fp32, plain, 1, 0, 116, 0},
-        {"head forward", Vp, N, C, 1, 0, bf16, plain, 0, 0, 0, 1},
-        {"head forward, an eighth of the rows", Vp, (N + 7) / 8, C, 1, 0, bf16, plain, 0, 0, 0, 0},
-        {"head input gradient", C, N, Vp, 0, 0, bf16, plain, 0, 0, 0, 1},
-        {"head weight gradient, fp32, added", C, Vp, N, 0, 1, fp32, plain, 1, 0, 0, 1},
-        {"head weight gradient, fp32, added, an eighth", C, Vp, (N + 7) / 8, 0, 1, fp32, plain, 1, 0, 0, 0},
+        {"qkv forward, bias", 3 * C, N, C, 1, 0, bf16, bias, 0, 0, 12},
+        {"proj forward, bias", C, N, C, 1, 0, bf16, bias, 0, 0, 12},
+        {"proj forward, bias, residual added", C, N, C, 1, 0, bf16, bias, 1, 1, 0},
+        {"fc forward, bias", 4 * C, N, C, 1, 0, bf16, bias, 0, 0, 0},
+        {"fc forward, bias, GELU", 4 * C, N, C, 1, 0, bf16, CUBLASLT_EPILOGUE_GELU_BIAS, 0, 0, 0},
+        {"fc forward, bias, GELU, aux", 4 * C, N, C, 1, 0, bf16, CUBLASLT_EPILOGUE_GELU_AUX_BIAS, 0, 0, 12},
+        {"fcproj forward, bias", C, N, 4 * C, 1, 0, bf16, bias, 0, 0, 12},
+        {"fcproj forward, bias, residual added", C, N, 4 * C, 1, 0, bf16, bias, 1, 1, 0},
+        {"fcproj input gradient", 4 * C, N, C, 0, 0, bf16, plain, 0, 0, 0},
+        {"fcproj input gradient, DGELU", 4 * C, N, C, 0, 0, bf16, CUBLASLT_EPILOGUE_DGELU, 0, 0, 12},
+        {"fcproj input gradient, DGELU, bias gradient", 4 * C, N, C, 0, 0, bf16, CUBLASLT_EPILOGUE_DGELU_BGRAD, 0, 0, 0},
+        {"fc input gradient", C, N, 4 * C, 0, 0, bf16, plain, 0, 0, 12},
+        {"proj input gradient", C, N, C, 0, 0, bf16, plain, 0, 0, 12},
+        {"qkv input gradient", C, N, 3 * C, 0, 0, bf16, plain, 0, 0, 12},
+        {"fc weight gradient, bf16, added", C, 4 * C, N, 0, 1, bf16, plain, 1, 0, 0},
+        {"fc weight gradient, fp32", C, 4 * C, N, 0, 1, fp32, plain, 0, 0, 0},
+        {"fc weight gradient, fp32, added", C, 4 * C, N, 0, 1, fp32, plain, 1, 0, 12},
+        {"fc weight gradient, bf16, added, row sums", C, 4 * C, N, 0, 1, bf16, row_sums, 1, 0, 0},
+        {"fc weight gradient, fp32, row sums", C, 4 * C, N, 0, 1, fp32, row_sums, 0, 0, 0},
+        {"fc weight gradient, fp32, added, row sums", C, 4 * C, N, 0, 1, fp32, row_sums, 1, 0, 0},
+        {"fcproj weight gradient, fp32, added", 4 * C, C, N, 0, 1, fp32, plain, 1, 0, 12},
+        {"fcproj weight gradient, fp32, added, row sums", 4 * C, C, N, 0, 1, fp32, row_sums, 1, 0, 0},
+        {"proj weight gradient, fp32, added", C, C, N, 0, 1, fp32, plain, 1, 0, 12},
+        {"proj weight gradient, fp32, added, row sums", C, C, N, 0, 1, fp32, row_sums, 1, 0, 0},
+        {"qkv weight gradient, fp32, added", C, 3 * C, N, 0, 1, fp32, plain, 1, 0, 12},
+        {"qkv weight gradient, fp32, added, row sums", C, 3 * C, N, 0, 1, fp32, row_sums, 1, 0, 0},
+        {"head forward", Vp, N, C, 1, 0, bf16, plain, 0, 0, 1},
+        {"head forward, an eighth of the rows", Vp, (N + 7) / 8, C, 1, 0, bf16, plain, 0, 0, 0},
+        {"head input gradient", C, N, Vp, 0, 0, bf16, plain, 0, 0, 1},
+        {"head weight gradient, fp32, added", C, Vp, N, 0, 1, fp32, plain, 1, 0, 1},
+        {"head weight gradient, fp32, added, an eighth", C, Vp, (N + 7) / 8, 0, 1, fp32, plain, 1, 0, 0},
     };
     const int64_t F = 4 * C;
     const Epilogue epilogues[] = {
@@ -400,18 +386,18 @@ int main(int argc, char **argv) {
         {"fcproj forward, bias, residual added", "fcproj forward, bias", {2, 2}, {1, 1}, C},
     };
     std::map<std::string, Result> results;
-    CHECK_CUDA(cudaGetDeviceProperties(&device, 0));
-    CHECK_LT(cublasLtCreate(&library));
-    CHECK_CUDA(cudaStreamCreate(&stream));
-    CHECK_CUDA(cudaEventCreate(&before));
-    CHECK_CUDA(cudaEventCreate(&after));
+    CHECK(cudaGetDeviceProperties(&device, 0));
+    CHECK(cublasLtCreate(&library));
+    CHECK(cudaStreamCreate(&stream));
+    CHECK(cudaEventCreate(&before));
+    CHECK(cudaEventCreate(&after));
     allocate(N, C, Vp);
     printf("%s, cuBLASLt %zu, %lld rows, C %lld, Vp %lld\n", device.name, cublasLtGetVersion(), (long long)N, (long long)C, (long long)Vp);
     printf("%-46s %5s %10s %10s %8s %7s %6s %9s\n", "product", "algs", "first us", "best us", "TFLOP/s", "kernels", "others", "work KiB");
     for (const Case &c : cases) results[c.name] = probe(c);
     printf("%-46s %10s %10s %10s\n", "epilogue", "with it", "apart", "TB/s apart");
     for (const Epilogue &e : epilogues) compare(e, results, N);
-    CHECK_CUDA(cudaDeviceSynchronize());
+    CHECK(cudaDeviceSynchronize());
     if (json && fclose(json) != 0) failed("--json", "the file cannot be written");
     return 0;
 }

@@ -2,9 +2,9 @@
 
     python3 dev/sass.py [--arch 90] [--warps 2] [--trips 4] FILE.cu|FILE.cubin KERNEL        (a pattern of the name as c++filt writes it)
 
-Needs nvcc, c++filt and cuobjdump. For each long loop without another around it, or all of the code where there is none, two bounds are
-printed: the cycles for which
-the busiest unit of a scheduler works on one warp's turn, and those in which a model of one scheduler issues it, with so many warps sharing it.
+Needs nvcc, c++filt and cuobjdump. For each long loop without another around it, or all of the code where there is none, two bounds are printed: the
+cycles for which the busiest unit of a scheduler works on one warp's turn, and those in which a model of one scheduler issues it, with so many warps
+sharing it.
 
 The model: a multiprocessor has four schedulers; each issues one warp instruction a cycle, in the warp's order, when the stall count and the
 scoreboards that the assembler wrote into the instructions allow it and its unit is free (UNITS, LATENCY). All warps find all data in shared

@@ -86,6 +86,24 @@ static bool drop_later_lines(const char *path, int64_t step, char error[ERROR_SI
     return ok;
 }
 
+/* All that waits, or nothing: a line that got through in part is taken back. */
+static bool write_waiting(Logger *logger) {
+    ByteBuffer *lines = &logger->waiting;
+    off_t end = lseek(logger->file, 0, SEEK_END);
+    for (size_t done = 0; done < lines->count;) {
+        ssize_t n = write(logger->file, lines->bytes + done, lines->count - done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n > 0) done += (size_t)n;
+        if (n > 0) continue;
+        int cause = errno;
+        if (ftruncate(logger->file, end) != 0) byte_buffer_clear(lines, SMALL);   /* what cannot be taken back must not come twice */
+        errno = cause;
+        return false;
+    }
+    byte_buffer_clear(lines, SMALL);
+    return true;
+}
+
 Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]) {
     Logger *logger = (Logger *)xcalloc(1, sizeof *logger);
     logger->file = -1;
@@ -101,6 +119,7 @@ Logger *logger_open(const char *run, int64_t step, char error[ERROR_SIZE]) {
 
 void logger_close(Logger *logger) {
     if (!logger) return;
+    if (logger->waiting.count > 0 && !write_waiting(logger)) warn("%s lacks its last lines: %s", logger->path, strerror(errno));
     if (logger->file >= 0) close(logger->file);
     byte_buffer_free(&logger->waiting);
     free(logger->path);
@@ -151,24 +170,6 @@ static void append_line(Logger *logger, const StepReport *r) {
     fclose(f);
     if (logger->waiting.count + length <= MOST_WAITING) byte_buffer_append(&logger->waiting, line, length);
     free(line);
-}
-
-/* All that waits, or nothing: a line that got through in part is taken back. */
-static bool write_waiting(Logger *logger) {
-    ByteBuffer *lines = &logger->waiting;
-    off_t end = lseek(logger->file, 0, SEEK_END);
-    for (size_t done = 0; done < lines->count;) {
-        ssize_t n = write(logger->file, lines->bytes + done, lines->count - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n > 0) done += (size_t)n;
-        if (n > 0) continue;
-        int cause = errno;
-        if (ftruncate(logger->file, end) != 0) byte_buffer_clear(lines, SMALL);   /* what cannot be taken back must not come twice */
-        errno = cause;
-        return false;
-    }
-    byte_buffer_clear(lines, SMALL);
-    return true;
 }
 
 bool logger_report(Logger *logger, const StepReport *r, char error[ERROR_SIZE]) {

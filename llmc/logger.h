@@ -38,6 +38,7 @@ bool logger_report(Logger *logger, const StepReport *report, char error[ERROR_SI
 void logger_remember(Logger *logger, const StepReport *report);
 /* Their lines, where the steps before an end matter. NULL is fine. False as above. */
 bool logger_report_remembered(Logger *logger, char error[ERROR_SIZE]);
+/* Lines that wait are tried once more; a warning says where they are lost. */
 void logger_close(Logger *logger);
 
 /* "1h02m", "3m05s", "12s" */
