@@ -52,6 +52,8 @@ int main(int argc, char **argv) {
     machine_share_cores(argv);
     error_program_name("sample_gpt");
     options_parse(&sample_options, &o, argc, argv);
+    if (o.from.model == FROM_DEFAULT && !path_is_directory(o.model))
+        die("there is no run in '%s' yet; train one with ./train_gpt, or name a model's directory with --model", o.model);
     char *directory = model_directory(o.model, error);
     if (!directory || !model_directory_verify(directory, error)) die("%s", error);
     char *text = read_prompt(o.prompt);

@@ -125,21 +125,27 @@ static void finish_writing(Trainer *t, const StepReport *report) {
     team_barrier(t->team, "the checkpoint under way");
 }
 
-/* Whether the step under way must be the last for --max-time: after one more, with all that is due behind the two, the checkpoint of the end would
-   come too late. */
+/* Of the limit, and seconds: what a busy machine may take away from the last step, so that the evaluation of the end still has its time. */
+static const double SLACK = 0.02, MOST_SLACK = 0.2;
+
+/* An evaluation that would take most of the limit is not worth it. */
+static bool has_time_to_measure(const Trainer *t) { return 2 * t->deadline.seconds[PART_EVALUATION] <= t->options.max_time; }
+
+/* Whether the step under way must be the last for --max-time: after one more, with all that is due behind the two, evaluation and checkpoint of the
+   end would come too late. */
 static bool time_is_up(Trainer *t, int64_t step) {
     const Options *o = &t->options;
     if (!(o->max_time > 0)) return false;
     double written = t->writer ? checkpoint_writer_times(t->writer).writing : 0;
     deadline_took(&t->deadline, PART_CHECKPOINT, written);
     if (written > 0) t->writing = false;
-    int times[DEADLINE_PARTS] = {2, 0, 0, 1 + t->writing};
+    int times[DEADLINE_PARTS] = {2, due(step, o->eval_every), 0, 1 + t->writing};
+    times[PART_EVALUATION] += due(step + 1, o->eval_every) || has_time_to_measure(t);   /* of the end */
     for (int64_t s = step; s <= step + 1; s++) {
-        times[PART_EVALUATION] += due(s, o->eval_every);
         times[PART_SAMPLE] += due(s, o->sample_every);
         times[PART_CHECKPOINT] += due(s, o->eval_every) || due(s, o->checkpoint_every);
     }
-    return deadline_near(&t->deadline, machine_seconds(), times);
+    return deadline_near(&t->deadline, machine_seconds() + fmin(MOST_SLACK, SLACK * o->max_time), times);
 }
 
 static bool wants_to_stop(Trainer *t, int64_t step) { return interrupted || time_is_up(t, step); }
@@ -185,7 +191,20 @@ static void start_step(Trainer *t, StepReport *report) {
 /* Until one has been timed: its forward passes take a third of micro-steps. */
 static void guess_evaluation(Trainer *t, double step) {
     double micro_steps = (double)(t->ranks * schedule_grad_accum(&t->options, t->first_step + 1));
-    deadline_took(&t->deadline, PART_EVALUATION, step / micro_steps * 2 * (double)evaluation_batches(t) / 3);
+    double endings = t->hellaswag ? 4 * (double)hellaswag_examples(t->hellaswag) : 0;
+    double passes = 2 * (double)evaluation_batches(t) + endings / (double)t->spec.B;
+    deadline_took(&t->deadline, PART_EVALUATION, step / micro_steps * passes / 3);
+}
+
+/* True, on all ranks, if the time is up, and what is left of it is enough to measure the model of the end as it is at the end of any other run;
+   after a signal, to any rank, the checkpoint is all that there is time for. */
+static bool measures_stopped(Trainer *t) {
+    const int times[DEADLINE_PARTS] = {0, 1, 0, 1 + t->writing};
+    if (!t->stopping || !(t->options.max_time > 0)) return false;
+    if (!(t->deadline.seconds[PART_EVALUATION] > 0)) guess_evaluation(t, t->deadline.seconds[PART_STEP]);
+    double hindered = interrupted || !has_time_to_measure(t) || deadline_near(&t->deadline, machine_seconds(), times);
+    team_sum(t->team, &hindered, 1, "the end");
+    return hindered == 0;
 }
 
 /* Waits for the outcome of the step last started (back 0) or the one before (back 1). */
@@ -236,7 +255,7 @@ static void evaluate_step(Trainer *t, StepReport *report) {
             (long long)report->step, report->train_loss, report->val_loss);
     }
     report->evaluated = true;
-    learn_best(t, report->step == report->steps);
+    learn_best(t, t->stopping || report->step == report->steps);
     report->best = report->val_loss < t->run.best_val_loss;
     if (report->best) t->run.best_val_loss = report->val_loss;
     t->run.elapsed_s = report->elapsed_s = t->elapsed_before + machine_seconds() - t->started;
@@ -292,7 +311,7 @@ static void train(Trainer *t) {
         if (compared) agree_on_parameters(&t->model, step);
         if (looked_into) model_stats_measure(t->stats);
         report.stats = looked_into ? t->stats : NULL;
-        if (evaluated) evaluate_step(t, &report);
+        if (evaluated || measures_stopped(t)) evaluate_step(t, &report);
         report_step(t, &report);
         if (report.best || saved) save(t, report.best);
         if (sampled) sample_step(t);
@@ -303,11 +322,7 @@ static void train(Trainer *t) {
         report_step(t, &report);
     }
     if (t->saved_step != t->run.step) save(t, false);
-    char error[ERROR_SIZE];
-    team_excuse(t->team, first_rank(t));
-    if (t->writer && !checkpoint_writer_wait(t->writer, error))
-        die("step %lld: the last checkpoint could not be written: %s; the earlier ones are untouched", (long long)t->run.step, error);
-    team_excuse(t->team, false);
+    trainer_settle_checkpoints(t);
 }
 
 static void print_profile(Trainer *t) {
@@ -341,6 +356,7 @@ static void print_evaluation(Trainer *t) {
     if (!first_rank(t)) return;
     progress_print_evaluation(&report);
     printf("\n");
+    require_output();
 }
 
 /* Exit status 130 where a signal, to any rank, stopped the run before its end. */

@@ -273,6 +273,9 @@ says "plan counts parameters" "^parameters +[1-9]"
 says "plan counts memory" "^memory .*(KiB|MiB|GiB)"
 says "plan names the largest batch" "^largest batch +[1-9]"
 untouched "plan writes nothing"
+for printed in --plan --print-config; do
+    fails "$printed on a full disk" "standard output could not be written: No space left" sh -c "exec $tiny $printed >/dev/full"
+done
 for choice in "-e learned" "-e none --no-bias" "--rope-layout half --n-kv-head 1" "--no-tie --head-size 6" \
     "--activation relu --init-scheme xavier" "--activation gelu-erf --init-scheme kaiming" "--optimizer sgd" \
     "--schedule linear" "--schedule wsd" "--schedule inverse-sqrt" \
@@ -286,13 +289,45 @@ printf '# a comment\nlr = 1e-3   # another\n\nn_embd=16\nn-layer = 1\nsteps = 3\
 works "config" $tiny --n-embd 32 --config good.conf -o config
 says "the command line wins over the file" "2 layers, 2 heads, 32 channels"
 says "the file wins over the default" "peak lr 0.001"
+printf '\357\273\277sample-tokens = 9\nsample_prompt = "the sea"   # a prompt\ntie = 0\ngpus = 2\ndevice = cpu\ncomm = tcp\n' >ranks.conf
+works "ranks, a prompt and a mark in a file" ${tiny% --no-curve*} --no-curve --config ranks.conf -x 2 -o config
+says "two ranks" "^ranks +2 over tcp"
+holds "all of the prompt" grep -q '"sample_prompt": "the sea"' config/run.json
+works "the command line wins there too" ${tiny% --no-curve*} --no-curve --config ranks.conf --gpus 1 --comm auto -x 2 -o config
+holds "one rank" sh -c "! grep -q '^ranks' '$work/stdout'"
+works "a plan of ranks on paper" $tiny --plan --gpus 8
+says "of so many" "^tokens per step +256 +\(ranks 8 x grad-accum 1 x batch 2 x seq-len 16\)"
+works "a plan of steps that grow" ${tiny%-g 1*} ${tiny#*-g 1} --plan --batch-schedule 0:2,10:64
+says "from the first to the largest" "^tokens per step +64 +\(grad-accum 2 x batch 2 x seq-len 16; up to 2,048 at grad-accum 64\)"
+largest() { $tiny --plan --plan-memory "$1" | sed -n 's/^largest batch *\([0-9]*\).*/\1/p'; }
+holds "a plan of more memory has a larger batch" [ "$(largest 2)" -gt "$(largest 1)" ]
+works "a preset's warm-up on few steps" bin/train_gpt -m gpt2-124M --n-layer 1 --n-head 1 --n-embd 16 -i data/train.bin -j data/val.bin -t 16 -b 1 -g 1 -x 10 \
+    --max-time 1e-9 $plain -o choice
+says "is shorter, and said" "^note +a warm-up of 1 steps, not 700: at most a tenth of the schedule"
+holds "and kept" grep -q '"warmup": 1,' choice/run.json
+works "the default's" bin/train_gpt --n-layer 1 -i data/train.bin -j data/val.bin -t 16 -b 1 -g 1 -x 1 $plain -o choice
+says "stays, as a run that is to be longer has it, but is said" "^note +the peak lr is never reached: the warm-up takes 50 steps, and the run has 1$"
+works "a warm-up as long as the run" $tiny -x 5 -o choice
+says "is said" "^note +the peak lr is never reached: the warm-up takes 5 steps, and the run has 5"
+works "and one that is not" $tiny -x 6 -o choice
+holds "is not" sh -c "! grep -q '^note.*peak' '$work/stdout'"
 works "the vocabulary's size by hand" $tiny -x 2 -o choice --vocab-size 200
 works "a glob and a directory of shards" $tiny -x 2 -o choice -i 'data/trai[n].bin' -j data
+holds "of which the validation tokens are taken" grep -Eq '"val": \{"path": "data", "files": 1,' choice/run.json
+works "a directory to train on" ${tiny%% -i *} -i data ${tiny#*val.bin} -x 2 -o choice
+holds "but its validation tokens, which are for that" grep -Eq '"train": \{"path": "data", "files": 1,.*"val": \{"path": "data", "files": 1,' choice/run.json
+holds "of one text both" [ "$(grep -o '"tokens": [0-9]*, "crc32"' choice/run.json | sort -u | wc -l)" -eq 2 ]
 
 group "refused options"
 refuses "unknown flag" "unknown option '--n-layers'; the nearest is --n-layer " $tiny --n-layers 3
 refuses "unknown letter" "unknown option '-q'" $tiny -q 3
 refuses "stray word" "unexpected argument 'fast'" $tiny fast
+refuses "a pattern without quotes" "unexpected argument 'data/val.bin'; .* stands in quotes" $tiny -i data/*.bin
+refuses "an option for a value" "--out needs a value, and '--quiet' looks like another option; if it is the value, write --out=--quiet" $tiny -o --quiet
+refuses "a decay that ends in the warm-up" "--decay-steps 5 is the step at which the decay ends, and --warmup 6 is not over before" \
+    $tiny -x 12 --warmup 6 --decay-steps 5
+refuses "a decay longer than the run" "--decay-steps 30 is the length of the decay .* 20 --steps in all" $tiny --schedule wsd --decay-steps 30
+refuses "a decay upwards" "--min-lr 0.1, at which the decay ends, is above the peak, --lr 0.01" $tiny --lr 1e-2 --min-lr 0.1
 refuses "value left out" "--lr needs a value" $tiny --lr
 refuses "no number" "--lr is 'fast'; expected a number from 0 to 1000" $tiny --lr fast
 refuses "number too large" "--lr is '1e9'; expected a number from 0 to 1000" $tiny --lr 1e9
@@ -308,12 +343,15 @@ refuses "unknown key in a file" "key.conf, line 3: unknown option 'warm_ups'; th
 refuses "bad value in a file" "value.conf, line 2: --seed is 'NaN'; expected a whole number" $tiny --config value.conf
 refuses "line without =" "equals.conf, line 1: .*no '='" $tiny --config equals.conf
 refuses "missing file of options" "missing.conf" $tiny --config missing.conf
+printf 'config = value.conf\n' >more.conf && printf 'no_tie = 1\n' >negated.conf
+refuses "a file of options in another" "more.conf, line 1: a file of options names no other" $tiny --config more.conf
+refuses "an option's opposite in a file" "negated.conf, line 1: 'no_tie' is for the command line; in a file write tie = 0" $tiny --config negated.conf
 refuses "binary file of options" "zero byte" $tiny --config data/train.bin
 refuses "n-head does not divide n-embd" "--n-head 3 does not divide --n-embd 32" $tiny --n-head 3
 refuses "key/value heads do not divide heads" "4 key/value heads do not divide 2" $tiny --n-kv-head 4
 refuses "odd head size with RoPE" "head size is 5; choose an even" $tiny --head-size 5
 works "odd head size without RoPE" $tiny -x 2 -o choice --head-size 5 -e learned
-refuses "T beyond the learned table" "--seq-len 16 is beyond the learned position table of 8 rows" $tiny -e learned --max-seq-len 8
+refuses "T beyond the learned table" "--seq-len 16 is beyond the learned position table of 8 rows; use a shorter one, a larger --max-seq-len, or --pos rope" $tiny -e learned --max-seq-len 8
 refuses "total-batch no multiple" "--total-batch 100 is not a multiple of batch x seq-len = 32" $tiny --total-batch 100
 for schedule in 5:2 0:0 0:1,0:2 0:1,9 0:x words; do
     refuses "batch-schedule $schedule" "--batch-schedule is '$schedule'; expected STEP:MICRO-BATCHES" $tiny --batch-schedule $schedule
@@ -344,7 +382,8 @@ for pair in "--attention own --device cpu=it is for GPUs" "--tf32 --device cpu=i
     "--beta1 0.5 --optimizer sgd=it is AdamW's" "--min-lr 1e-5 --schedule constant=that --schedule" \
     "--decay-steps 9 --schedule sqrt-decay --warmup 0=that --schedule" "--rope-base 20 -e learned=--pos is not rope" \
     "--rope-layout half -e none=--pos is not rope" "--qkv-bias=without --no-bias" "--norm-eps 1e-6 --norm none=there are no norms" \
-    "--hellaswag-limit 3=there is no --hellaswag" "--sample-every 3=--sample-tokens is 0" "--link-speed 3=it is for --plan"; do
+    "--hellaswag-limit 3=there is no --hellaswag" "--sample-every 3=--sample-tokens is 0" "--link-speed 3=it is for --plan" \
+    "--plan-memory 3=it is for --plan"; do
     idle "$pair"
 done
 works "what is as it would be anyway" $tiny -x 1 -o choice --no-tf32 --no-graphs --algorithms= --attention auto --zero 1
@@ -358,14 +397,15 @@ if $tiny --dtype bf16 --plan >/dev/null 2>&1; then bf16=1; else refuses "bf16 wh
 refuses "unknown preset" "--model 'gpt5' is neither a preset \(baby, .*\) nor a directory" bin/train_gpt -m gpt5
 refuses "directory without a model" "empty holds no model" bin/train_gpt -m empty
 refuses "eval-only without a model" "--eval-only needs a trained model" $tiny --eval-only
-refuses "a model larger than any memory" "of memory, but only .* are free; choose a smaller" \
+refuses "a model larger than any memory" "of memory.*, but only .* are free; choose a smaller" \
     $tiny --n-layer 1024 --n-head 128 --n-embd 16384 --n-hidden 1048576
-refuses "a batch larger than any memory" "of memory, but only .* are free; --batch [1-9][0-9]* fits" $tiny -b 65536 -t 2000
+refuses "a batch larger than any memory" "of memory.*, but only .* are free; --batch [1-9][0-9]* fits" $tiny -b 65536 -t 2000
 refuses "no such attention" "--attention is 'fast'; expected one of auto\|own\|cudnn\|plain" $tiny --attention fast
 refuses "cuDNN on the CPU" "--attention cudnn is for the cuda device" $tiny --device cpu --attention cudnn
 
 group "refused data"
 refuses "missing" "no token file 'missing.bin'" $tiny -i missing.bin
+refuses "missing shards" "no token file 'missing/train_\*.bin'; prepare data with data/prepare.py" $tiny -i 'missing/train_*.bin'
 refuses "missing validation data" "no token file 'missing.bin'" $tiny -j missing.bin
 refuses "directory without shards" "'empty' holds no token shards" $tiny -i empty --vocab-size 60
 mkdir bad
@@ -413,6 +453,7 @@ fi
 
 group "runs"
 works "train" $tiny --log-every 1 --eval-every 5 --checkpoint-every 5 --keep 2 --lr 1e-2 -o run
+says "and steps" "^step +1 micro-batches x 2 rows x 16 tokens = 32 tokens; 20 steps of AdamW, peak lr 0.01$"
 says "the banner counts parameters" "2 layers, 2 heads, 32 channels, vocabulary [0-9]+, RoPE, [0-9,]+ parameters"
 says "the banner names the source" "from text"
 says "the end names the best loss" "^done: best validation loss [0-9.]+; the model is in run/best"
@@ -433,6 +474,10 @@ holds "last is the newest" [ "$(readlink run/last)" = step_00000020 ]
 works "eval-only of a run's newest state" bin/train_gpt --eval-only --resume auto -o run
 says "it gives the loss of the log" "val loss $(printf %.4f "$(sed -nE '$s/.*"val_loss": ([0-9.]+).*/\1/p' run/log.jsonl)") "
 untouched "eval-only writes nothing"
+says "its banner names the weights" "^weights run/step_00000020$"
+holds "and nothing of training" [ -z "$(grep -E '^(step|run) ' "$work/stdout")" ]
+fails "eval-only on a full disk" "standard output could not be written: No space left" \
+    sh -c "exec bin/train_gpt --eval-only --resume auto -o run >/dev/full"
 works "eval-only of a model" bin/train_gpt --eval-only --model run/last -i data/train.bin -j data/val.bin
 says "it prints losses and perplexity" "^train loss [0-9.]+ \| val loss [0-9.]+ \| val ppl [0-9.]+"
 works "the same again, into another directory" $tiny --log-every 1 --eval-every 5 --checkpoint-every 5 --keep 2 --lr 1e-2 -o again
@@ -453,6 +498,68 @@ refuses "out lies below a file" "cannot create the directory 'text'.*in the way"
 refuses "out cannot be made" "cannot create the directory '/proc/run'" $tiny -o /proc/run
 refuses "a refused command leaves the older run in place" "expected a number" $tiny -o run --lr x
 refuses "bad data leave the older run in place" "no token file" $tiny -o run -i missing.bin
+
+group "a directory of more than a run"
+# ends_at RUN STEP: a whole run, of so many steps.
+ends_at() { [ "$(readlink "$1/last")" = "step_0000000$2" -a -s "$1/last/state.json" -a -s "$1/log.jsonl" -a -s "$1/run.json" -a -e "$1/best/state.json" ]; }
+works "a run" $tiny -x 2 -o nest
+echo mine >nest/notes
+$tiny --schedule constant -x 1000000 --eval-every 0 --checkpoint-every 20 -o nest/inner >"$work/first" 2>&1 &
+process=$!
+wait_for [ -e nest/inner/last ]
+works "the outer one anew, while one below it trains" $tiny -x 3 -o nest
+says "it tells where the older one is" "earlier run in nest is kept as nest.1$"
+holds "the older one is whole" ends_at nest.1 2
+holds "so is the new one" ends_at nest 3
+holds "the older one left nothing" [ ! -e nest/step_00000002 ]
+holds "what is not the run's stayed" [ "$(cat nest/notes)" = mine -a ! -e nest.1/notes -a ! -e nest.1/inner ]
+newest=$(readlink nest/inner/last)
+holds "the one below goes on, where it was" wait_for sh -c "[ \$(readlink nest/inner/last) != $newest ]"
+kill -TERM $process
+wait $process
+status=$?
+process=
+holds "to its end" [ $status -eq 130 ]
+stopped_at=$(readlink nest/inner/last | sed 's/step_0*//')
+works "and can be resumed" bin/train_gpt --resume auto -o nest/inner -x $((stopped_at + 5))
+# Killed after some of the older run was moved, and after all of it was.
+rm -rf nest/inner
+copy nest before && rm before/notes before/.lock
+mkdir nest.2.moving && mv nest/step_00000003 nest/best nest.2.moving
+works "a new one after a kill while the older one was moved" $tiny -x 4 -o nest
+holds "the older one is put together again" diff -r --no-dereference before nest.2
+holds "the new one is whole" ends_at nest 4
+holds "nothing else is left" [ ! -e nest.2.moving -a ! -e nest.3 ]
+copy nest before && rm before/notes before/.lock
+mkdir nest.3.moving && for file in before/*; do mv "nest/${file#before/}" nest.3.moving; done
+works "a new one after a kill just before the end of that" $tiny -x 5 -o nest
+holds "the older one has its name" diff -r --no-dereference before nest.3
+works "a run by itself" $tiny -x 2 --sample-tokens 5 -o alone
+: >alone/curve.png && : >alone/.curve.png && mkdir alone/damaged_step_00000001 alone/.writing-step_00000003
+inode=$(stat -c %i alone)
+works "again" $tiny -x 3 -o alone
+holds "moves as a whole" [ "$(stat -c %i alone.1)" = "$inode" -a -e alone.1/damaged_step_00000001 ]
+mkdir -p scratch/there && ln -s scratch/there linked
+works "a run in a directory behind a link" $tiny -x 2 -o linked
+works "again" $tiny -x 3 -o linked/
+says "the older one is beside what the link points to" "earlier run in linked is kept as .*/scratch/there.1$"
+holds "whole" ends_at scratch/there.1 2
+holds "the link stays" [ -h linked -a -d scratch/there ]
+holds "and the new run is behind it" ends_at scratch/there 3
+holds "nothing came beside the link" [ ! -e linked.1 ]
+works "resumed by its other name" bin/train_gpt --resume scratch/there/last -o linked -x 4
+works "a run in the working directory" sh -c "cd scratch/there && exec $(echo "$tiny" | sed "s,bin/,$bin/,; s,data/,$work/here/data/,g") -x 2 -o ."
+holds "the older one goes beside it" ends_at scratch/there.2 4
+holds "the new one is there" ends_at scratch/there 2
+another="holds another run than the one that .* is of, and would mix the two; give -o scratch/there to go on with the run that it is of, or a new directory"
+refuses "to go on in the directory of another run" "^train_gpt: alone $another" bin/train_gpt --resume scratch/there/last -o alone -x 9
+works "a run below a run" $tiny -x 2 -o alone/below
+refuses "to go on above it" "^train_gpt: alone holds another run.* give -o alone/below to" bin/train_gpt --resume alone/below -o alone -x 9
+copy alone/below/last loose
+refuses "from a checkpoint of no run" "alone holds another run than the one that loose is of, and would mix the two; give a new directory" \
+    bin/train_gpt --resume loose -o alone -x 9
+works "but not where no run is" bin/train_gpt --resume loose -o scratch -x 3
+rm -rf nest nest.* alone alone.* scratch linked before loose
 
 group "evaluation and documents"
 # The text is ASCII: a token is a byte.
@@ -495,6 +602,7 @@ works "total-batch" ${tiny%-g 1*} ${tiny#*-g 1} --log-every 1 --dropout 0.1 -b 4
 holds "accumulation gives the losses of one batch" losses_agree accumulated whole
 holds "total-batch sets grad-accum" losses_agree accumulated total
 works "batch-schedule" $tiny --log-every 1 --batch-schedule 0:1,5:4 -o growing
+says "the banner shows it" "^step +1 to 4 micro-batches x 2 rows x 16 tokens = 32 to 128 tokens \(--batch-schedule 0:1,5:4\); 20 steps"
 holds "the batch grows when it should" [ "$(sed -nE '5,6s/.*"tokens": ([0-9]+),.*/\1/p' growing/log.jsonl | tr '\n' ' ')" = "32 128 " ]
 
 group "a run that explains itself"
@@ -519,6 +627,21 @@ holds "and another end" [ "$(record told status) $(record told step) $(record to
 holds "the log counts on" [ "$(sed -nE 's/.*"tokens_seen": ([0-9]+),.*/\1/p' told/log.jsonl | tail -1)" -eq 960 ]
 works "stopped by the clock" $tiny --max-time 1e-9 -o told
 holds "which is said" [ "$(record told status) $(record told step)" = "max-time 1" ]
+for kind in "" "--eval-every 1000000000" "--comm loopback --ranks 2"; do
+    works "stopped by the clock, with time to evaluate $kind" $tiny -x 1000000000 --eval-every 0 --max-time 2 -o timed $kind
+    holds "at the end only" [ "$(grep -c '"val_loss": [0-9]' timed/log.jsonl) $(sed -n '$s/.*"val_loss": [0-9].*/last/p' timed/log.jsonl)" = "1 last" ]
+    holds "which the record has" grep -Eq '"status": "max-time", .*"best_val_loss": [0-9.]+,' timed/run.json
+    holds "and a checkpoint" [ "$(readlink timed/best)" = "$(readlink timed/last)" -a -s timed/best/state.json ]
+done
+rm -rf timed timed.*
+$tiny -x 1000000000 --eval-every 0 --max-time 1000 -o timed >"$work/stdout" 2>"$work/stderr" &
+process=$!
+wait_for grep -q '"step": 100,' timed/log.jsonl
+kill -TERM $process
+wait $process
+process=
+holds "after a signal there is no evaluation" [ -z "$(grep val_loss timed/log.jsonl)" -a -s timed/last/state.json ]
+rm -rf timed timed.*
 sed -i 's/"format": 1/"format": 9/' told/run.json
 fails "a record of another format" "told/run.json is not a record of format 1" bin/train_gpt --resume auto --max-time 0 -o told
 holds "is left as it is" grep -q '"format": 9' told/run.json
@@ -645,6 +768,7 @@ refuses "no run there" "no checkpoint in empty to resume from" $tiny --resume au
 refuses "no such directory" "no checkpoint in missing to resume from" $tiny --resume auto -o missing
 refuses "no such checkpoint" "missing is not a directory" $tiny --resume missing -o half
 refuses "more layers" "n_layer is 2 in the checkpoint, but 3 was asked for" $tiny --resume auto -o run --n-layer 3
+refuses "more channels" "n_embd is 32 in the checkpoint, but 64 was asked for" $tiny --resume auto -o run --n-embd 64
 refuses "other positions" "pos is rope in the checkpoint, but learned was asked for" $tiny --resume auto -o run -e learned
 refuses "other RoPE base" "rope_base is 10000 in the checkpoint, but 500 was asked for" $tiny --resume auto -o run --rope-base 500
 refuses "another preset" "run began with --model baby, not gpt2-124M" bin/train_gpt --resume auto -o run -m gpt2-124M
@@ -789,11 +913,29 @@ rm -rf lost bad/point
 group "full disk"
 works "the run before" $tiny -x 10 -o full
 cp -R full/step_00000010 full_before
-fails "a checkpoint too large" "step 20: the last checkpoint could not be written: .*File too large; the earlier ones are untouched" \
+fails "a checkpoint too large" "step 20: the last checkpoint could not be written: .*File too large; the newest one, of step 10, is untouched in full$" \
     sh -c "trap '' XFSZ; ulimit -f 60; exec bin/train_gpt --resume auto -x 20 -o full"
 holds "the earlier checkpoint is untouched" diff -r full_before full/step_00000010
 holds "nothing is left of the new one" [ -z "$(ls -d full/.writing-* full/step_00000020 2>/dev/null)" ]
 works "the run goes on when there is room" bin/train_gpt --resume auto -x 20 -o full
+run sh -c "trap '' XFSZ; ulimit -f 60; exec $tiny -x 2 --eval-every 1 -o never"
+holds "a disk that takes no checkpoint: exit status 1" [ $status -eq 1 ]
+holds "it is told when it happens" grep -q "^train_gpt: warning: step 1: the checkpoint could not be written: .*; training goes on" "$work/stderr"
+holds "and at the end" grep -q "^train_gpt: step 2: the last checkpoint could not be written: .*; there is none in never$" "$work/stderr"
+holds "none is called saved" [ -z "$(grep saved "$work/stdout")" ]
+$tiny -x 1000000000 --eval-every 0 --checkpoint-every 20 -o obstructed >"$work/stdout" 2>"$work/stderr" &
+process=$!
+wait_for [ -e obstructed/last ]
+until rm -f obstructed/last && mkdir obstructed/last 2>/dev/null; do :; done
+wait_for grep -q "warning: step" "$work/stderr"
+rmdir obstructed/last
+kill -TERM $process
+wait $process
+status=$?
+process=
+holds "a disk that takes some: the end is as ever" [ $status -eq 130 ]
+holds "the warning is said again" grep -Eq "warning: [0-9]+ of the checkpoints could not be written, as was said then; that of the end, step [0-9]+, is there$" "$work/stderr"
+rm -rf full full_before full.* never obstructed
 mkdir small
 if mount -t tmpfs -o size=2m tmpfs small 2>/dev/null; then
     run $tiny -x 8 --checkpoint-every 1 --keep 1000 -o small/run
@@ -876,12 +1018,17 @@ group "context"
 from="bin/train_gpt -i data/train.bin -j data/val.bin -b 2 -g 1 -x 2 $plain"
 works "a longer table than the rows" $tiny -e learned --max-seq-len 64 -t 32 -o table
 works "all of it used" $from --model table -t 64 -o table64
-refuses "more than there is" "--seq-len 65 is beyond the learned position table of 64 rows" $from --model table -t 65 -o new
+refuses "more than there is" "--seq-len 65 is beyond the learned position table of 64 rows; use a shorter one, as the table of a trained model does not" $from --model table -t 65 -o new
 works "a model's own length is the default" $from --model table -o table2
 says "it is that of the table" "2 rows x 64 tokens"
 works "RoPE at twice the length" $from --model run -t 32 -o longer
 says "it is the same model" "2 layers, 2 heads, 32 channels"
 holds "its context is the new length" grep -q '"max_position_embeddings": 32' longer/last/config.json
+works "a scaled context" $from --model run -t 64 --rope-scaling yarn --rope-factor 4 -o scaled
+holds "is in its config" grep -q '"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 16' scaled/last/config.json
+works "resumed" bin/train_gpt --resume auto -o scaled -x 4
+refuses "another scaling" "rope_factor is 4 in the checkpoint, but 8 was asked for" bin/train_gpt --resume auto -o scaled --rope-factor 8 -x 6
+refuses "a factor of nothing" "rope_scaling none knows nothing" $tiny --rope-factor 2
 works "no position at twice the length" $tiny -e none -x 4 -o none
 works "resumed there" bin/train_gpt --resume auto -o none -t 32 -x 6
 says "with longer rows" "2 rows x 32 tokens"
@@ -1016,6 +1163,7 @@ run sh -c "$sample --max-tokens 1000000000 | head -c 10"
 holds "a reader that goes away ends it" [ $status -eq 0 -a "$(size "$work/stdout")" -eq 10 ]
 fails "nowhere to write" "could not be written" sh -c "$sample >/dev/full"
 refuses "missing model" "missing is not a directory" bin/sample_gpt --model missing
+refuses "no run yet" "there is no run in 'out' yet; train one with ./train_gpt" bin/sample_gpt
 refuses "no model there" "empty holds no model" bin/sample_gpt --model empty
 refuses "empty prompt" "prompt is empty" $sample --prompt ""
 refuses "empty prompt in a file" "prompt is empty" $sample --prompt FILE:nothing

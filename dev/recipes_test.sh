@@ -212,6 +212,29 @@ line_is "goes on from its checkpoint" '$' rank.0 "[auto]"
 behave end
 in_job "a job that came back before its first checkpoint"
 line_is "begins" '$' rank.0 "[a b]"
+# came_back NAME DIRECTORY OPTION...: a job that came back finds its checkpoint in that directory, and goes on from it.
+came_back() {
+    title=$1 directory=$2
+    shift 2
+    behave end
+    mkdir -p "$directory/step_00000003" && : >"$directory/step_00000003/state.json"
+    works "$title" $slurm sh scripts/run_slurm.sh -m gpt2-124M "$@"
+    line_is "$title: goes on" '$' rank.0 "[auto]"
+    rm -r "$directory"
+    behave end
+    works "$title, without a checkpoint" $slurm sh scripts/run_slurm.sh -m gpt2-124M "$@"
+    line_is "$title: begins" '$' rank.0 "$(for last; do :; done; echo "[$last]")"
+}
+came_back "--out D" "my run" --out "my run"
+came_back "--out=D" runs/a --out=runs/a
+came_back "-o D, the last counts" runs/b -o runs/a -o runs/b
+came_back "-oD" runs/a -oruns/a
+came_back "-o=D/" runs/a -o=runs/a/
+printf '\357\273\277out = runs/a # here\r\n' >options
+came_back "in a file of options" runs/a --config options
+printf 'lr = 1\n  out="runs/#1 a"   # there\n' >options
+came_back "in quotes there" "runs/#1 a" --config=options
+came_back "the command line before the file" runs/b --config options -oruns/b
 
 behave spoil
 job_gets "time is nearly up, but nothing can be saved" USR1

@@ -103,11 +103,8 @@ Bpe *bpe_assemble(BpeToken *tokens, int64_t vocab_size, BpeMerge *merges, int64_
 }
 
 static void free_specials(Bpe *bpe) {
-    Specials *all[] = { &bpe->specials, &bpe->passes[0], &bpe->passes[1] };
-    for (int i = 0; i < 3; i++) {
-        free((void *)all[i]->texts);
-        specials_free(all[i]);
-    }
+    specials_free(&bpe->specials);
+    for (int pass = 0; pass < 2; pass++) specials_free(&bpe->passes[pass]);
 }
 
 void bpe_free(Bpe *bpe) {
@@ -173,7 +170,7 @@ static bool find_specials(const Bpe *bpe, int64_t count, int pass, Specials *spe
     for (int64_t i = 0; i < count; i++)
         if (pass == 2 || bpe->added[i].normalized == pass) texts[taken++] = bpe->added[i].text;
     bool good = specials_init(specials, texts, taken, error);
-    specials->texts = texts;
+    free(texts);
     return good;
 }
 

@@ -1,5 +1,5 @@
-/* bpe_parts.h: what a byte-pair vocabulary is made of: shared by bpe.c (building, asking), bpe_encode.c and bpe_files.c. Others use bpe.h.
-   */
+/* bpe_parts.h: what a byte-pair vocabulary is made of: shared by bpe.c (building, asking), bpe_encode.c, and those that
+   read and write files. Others use bpe.h. */
 #ifndef LLMC_BPE_PARTS_H
 #define LLMC_BPE_PARTS_H
 
@@ -67,6 +67,8 @@ static inline BpePair *bpe_pair(const Bpe *bpe, int32_t left, int32_t right) {
 }
 
 /* ---- Files ---- */
+
+static inline bool is_null(const Json *json) { return !json || json->type == JSON_NULL; }
 
 /* GPT-2's way to write any bytes as text: a letter for each, in fresh memory. */
 char *bpe_spell(const char *bytes, size_t length);

@@ -34,8 +34,6 @@ static const char *type_of(const Json *json) {
 
 static bool is_type(const Json *json, const char *type) { return strcmp(type_of(json), type) == 0; }
 
-static bool is_null(const Json *json) { return !json || json->type == JSON_NULL; }
-
 static bool is_bool(const Json *object, const char *key, bool wanted) {
     bool value;
     return json_get_bool(object, key, &value) && value == wanted;

@@ -13,7 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const char temporary_prefix[] = ".writing-", step_prefix[] = "step_", optimizer_file[] = "optimizer.safetensors";
+static const char temporary_prefix[] = ".writing-", damaged_prefix[] = "damaged_", step_prefix[] = "step_";
+static const char optimizer_file[] = "optimizer.safetensors";
 
 /* ---- writing ---------------------------------------------------------------------------------------------------------------- */
 
@@ -52,6 +53,16 @@ static bool move_into_place(const char *temporary, const char *final, char error
 
 static char *step_name(int64_t step) { return xprintf("%s%08lld", step_prefix, (long long)step); }
 
+/* -1 if it is not such a name. */
+static int64_t step_of_name(const char *name) {
+    if (strncmp(name, step_prefix, sizeof step_prefix - 1) != 0) return -1;
+    int64_t step = strtoll(name + sizeof step_prefix - 1, NULL, 10);
+    char *expected = step_name(step);
+    bool ours = step >= 0 && strcmp(name, expected) == 0;
+    free(expected);
+    return ours ? step : -1;
+}
+
 /* Steps of the checkpoints in a run, newest first, in fresh memory. */
 static int descending(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -62,12 +73,8 @@ static int64_t *list_steps(const char *run, int *count) {
     DIR *d = opendir(run);
     *count = 0;
     for (struct dirent *entry; d && (entry = readdir(d));) {
-        if (strncmp(entry->d_name, step_prefix, sizeof step_prefix - 1) != 0) continue;
-        int64_t step = strtoll(entry->d_name + sizeof step_prefix - 1, NULL, 10);
-        char *name = step_name(step);
-        bool ours = step >= 0 && strcmp(entry->d_name, name) == 0;
-        free(name);
-        if (!ours) continue;
+        int64_t step = step_of_name(entry->d_name);
+        if (step < 0) continue;
         steps = (int64_t *)xrealloc(steps, (size_t)(*count + 1) * sizeof *steps);
         steps[(*count)++] = step;
     }
@@ -128,6 +135,14 @@ bool checkpoint_clean(const char *run, char error[ERROR_SIZE]) {
     }
     if (d) closedir(d);
     return ok;
+}
+
+bool checkpoint_owns(const char *name) {
+    static const char *const links[] = {"best", "last", "best.tmp", "last.tmp"};
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        if (strcmp(name, links[i]) == 0) return true;
+    if (strncmp(name, damaged_prefix, sizeof damaged_prefix - 1) == 0) name += sizeof damaged_prefix - 1;
+    return step_of_name(name) >= 0 || strncmp(name, temporary_prefix, sizeof temporary_prefix - 1) == 0;
 }
 
 int64_t checkpoint_newest_step(const char *run) {
@@ -195,7 +210,7 @@ static bool step_is_whole(const char *run, int64_t step, char error[ERROR_SIZE])
 /* A damaged checkpoint must not count as the newest one when older ones are pruned. */
 static void set_aside(const char *run, int64_t step) {
     char *name = step_name(step), *path = path_join(run, name);
-    char *aside_name = xprintf("damaged_%s", name), *aside = path_join(run, aside_name);
+    char *aside_name = xprintf("%s%s", damaged_prefix, name), *aside = path_join(run, aside_name);
     char cause[ERROR_SIZE], ignored[ERROR_SIZE];
     if (!checkpoint_verify(path, cause)) warn("checkpoint passed over and renamed %s: %s", aside_name, cause);
     directory_remove(aside, ignored);

@@ -37,6 +37,8 @@ bool checkpoint_save(const char *run, const Snapshot *snapshot, const RunState *
                      bool best, char error[ERROR_SIZE]);
 /* Removes what a killed writer left behind. */
 bool checkpoint_clean(const char *run, char error[ERROR_SIZE]);
+/* True if that is the name of a checkpoint in a run, of a link to one, or of what a killed writer or a damaged one leaves. */
+bool checkpoint_owns(const char *name);
 /* True if the directory holds a run: a log or a checkpoint. */
 bool checkpoint_run_exists(const char *run);
 /* Step of its newest checkpoint, complete or not; -1 if there is none. */

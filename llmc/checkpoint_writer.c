@@ -30,6 +30,7 @@ struct CheckpointWriter {
     bool best, last;
     bool busy, closing, failed;
     double best_on_disk;        /* a validation loss */
+    int64_t failures;
     char error[ERROR_SIZE];     /* of the last save, if it failed */
     WriterTimes times;
 };
@@ -57,6 +58,7 @@ static void write_snapshot(CheckpointWriter *w) {
         warn("step %lld: the checkpoint could not be written: %s; training goes on, the earlier ones are untouched", (long long)w->state.step, error);
     pthread_mutex_lock(&w->mutex);
     w->failed = !good;
+    w->failures += !good;
     if (good && w->best) w->best_on_disk = w->state.best_val_loss;
     if (!good) memcpy(w->error, error, sizeof error);
     w->times.writing += machine_seconds() - start;
@@ -153,6 +155,13 @@ bool checkpoint_writer_wait(CheckpointWriter *w, char error[ERROR_SIZE]) {
     bool good = !w->failed || file_error(error, "%s", w->error);
     pthread_mutex_unlock(&w->mutex);
     return good;
+}
+
+int64_t checkpoint_writer_failures(CheckpointWriter *w) {
+    pthread_mutex_lock(&w->mutex);
+    int64_t failures = w->failures;
+    pthread_mutex_unlock(&w->mutex);
+    return failures;
 }
 
 double checkpoint_writer_best(CheckpointWriter *w) {

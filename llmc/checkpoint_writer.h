@@ -25,6 +25,8 @@ Snapshot *checkpoint_writer_snapshot(CheckpointWriter *w);
 void checkpoint_writer_save(CheckpointWriter *w, const RunState *state, bool best, bool last);
 /* Waits for the save under way. False, with the reason, if the last one failed; true before the first. */
 bool checkpoint_writer_wait(CheckpointWriter *w, char error[ERROR_SIZE]);
+/* How many saves have failed so far. Does not wait. */
+int64_t checkpoint_writer_failures(CheckpointWriter *w);
 /* Validation loss of the best checkpoint that is on the disk, or on its way there: one that could not be written does not count. Does not wait. */
 double checkpoint_writer_best(CheckpointWriter *w);
 /* Seconds since the last call that callers spent in here, and that writing took, pauses included, of the saves that are over. */

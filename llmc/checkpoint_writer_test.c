@@ -241,6 +241,7 @@ static void check_full_disk(const Disk *disk, bool background, bool for_good) {
         assert_string_equal(said, "");
         assert_string_equal(names_in(run), "best last step_00000001 step_00000002 ");
     }
+    assert_int_equal(checkpoint_writer_failures(w), for_good);   /* a save that took several tries is none */
     const double best = for_good ? 1 : 0.5;   /* one that is not on the disk is none */
     assert_true(checkpoint_writer_best(w) == best);
     if (!checkpoint_verify(at("disk/run/step_00000001"), error)) fail_msg("%s", error);

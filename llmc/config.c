@@ -205,6 +205,18 @@ BackendSettings settings_from_options(const Options *o) {
     return settings;
 }
 
+void configure_from_options(const Backend *backend, const Options *o, bool keeps) {
+    enum { MOST_BYTES = 16 << 20 };
+    char ignored[ERROR_SIZE];
+    size_t length;
+    BackendSettings settings = settings_from_options(o);
+    char *text = settings.algorithms && !keeps ? file_read_text(settings.algorithms, MOST_BYTES, &length, ignored) : NULL;
+    if (!keeps) settings.algorithms = NULL;
+    backend->configure(&settings);
+    if (text) backend->set_algorithms(text);   /* which heeds nothing of another machine's */
+    free(text);
+}
+
 AdamW adamw_from_options(const Options *o) {
     return (AdamW){(float)o->beta1, (float)o->beta2, (float)o->eps, (float)o->weight_decay};
 }
@@ -273,6 +285,11 @@ static bool matters(const char *option, const Config *c) {
     return strcmp(option, "norm_eps") == 0 && (c->norm != NORM_NONE || c->qk_norm);
 }
 
+/* Unless they are given, these follow from others. */
+static bool follows(const char *option) {
+    return strcmp(option, "n_kv_head") == 0 || strcmp(option, "head_size") == 0 || strcmp(option, "n_hidden") == 0;
+}
+
 bool config_same(const Config *a, const Config *b, char error[ERROR_SIZE]) {
     Options in_a, in_b;
     bool same = true;
@@ -280,9 +297,11 @@ bool config_same(const Config *a, const Config *b, char error[ERROR_SIZE]) {
     options_defaults(&in_b);
     config_to_options(a, &in_a);
     config_to_options(b, &in_b);
-    for (int i = 0; i < train_options.count && same; i++) {
-        const OptionRow *row = &train_options.rows[i];
-        if (row->kind == OPTION_SECTION || !matters(row->name, a)) continue;
+    /* Those that follow come last: what the user gave shall be named. */
+    for (int i = 0; i < 2 * train_options.count && same; i++) {
+        const OptionRow *row = &train_options.rows[i % train_options.count];
+        bool last = i >= train_options.count;
+        if (row->kind == OPTION_SECTION || !matters(row->name, a) || follows(row->name) != last) continue;
         char *text_a = options_format(row, &in_a), *text_b = options_format(row, &in_b);
         same = strcmp(text_a, text_b) == 0;
         if (!same) snprintf(error, ERROR_SIZE, "%s is %s in the checkpoint, but %s was asked for", row->name, text_a, text_b);

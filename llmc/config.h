@@ -47,6 +47,9 @@ void config_to_options(const Config *config, Options *options);
 bool config_from_options(Config *config, const Options *options, char error[ERROR_SIZE]);
 /* What the options say to the backend before its first op, and to AdamW. The settings point into the options. */
 BackendSettings settings_from_options(const Options *options);
+/* Configures it so. keeps: the file of algorithms is read, and written when new ones are timed; else it is only read, as by all ranks but the
+   first. */
+void configure_from_options(const Backend *backend, const Options *options, bool keeps);
 AdamW adamw_from_options(const Options *options);
 /* The checks of config_from_options, for a config from anywhere; sets Vp. */
 bool config_check(Config *config, char error[ERROR_SIZE]);

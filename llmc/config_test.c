@@ -212,6 +212,45 @@ static void test_size_limits(void **state) {
 
 /* ---- sameness --------------------------------------------------------------------------------------------------------------- */
 
+/* A backend that remembers what it was told. */
+static BackendSettings told;
+static char taken_over[64];
+static void remember_settings(const BackendSettings *settings) { told = *settings; }
+static int remember_algorithms(const char *text) {
+    snprintf(taken_over, sizeof taken_over, "%s", text);
+    return 1;
+}
+
+/* One rank keeps the file of algorithms, the others read it. */
+static void test_file_of_algorithms(void **state) {
+    (void)state;
+    char path[] = P_tmpdir "/config_testXXXXXX", text[64];
+    FILE *file = fdopen(mkstemp(path), "w");
+    fputs("a = b\n", file);
+    fclose(file);
+    const Backend backend = {.configure = remember_settings, .set_algorithms = remember_algorithms};
+    Options o;
+    options_defaults(&o);
+    snprintf(text, sizeof text, "algorithms=%s\n", path);
+    assert_true(options_parse_text(&o, text, strlen(text), "test", error));
+    configure_from_options(&backend, &o, true);
+    assert_string_equal(told.algorithms, path);
+    assert_string_equal(taken_over, "");
+    configure_from_options(&backend, &o, false);
+    assert_null(told.algorithms);
+    assert_true(told.autotune);
+    assert_string_equal(taken_over, "a = b\n");
+    taken_over[0] = 0;
+    remove(path);
+    configure_from_options(&backend, &o, false);   /* there is none yet */
+    assert_null(told.algorithms);
+    assert_string_equal(taken_over, "");
+    o.deterministic = 1;
+    configure_from_options(&backend, &o, true);
+    assert_null(told.algorithms);
+    options_release(&train_options, &o);
+}
+
 #define LINEAR "rope_scaling=linear\n"
 #define LLAMA3 "rope_scaling=llama3\n"
 #define YARN "rope_scaling=yarn\nrope_factor=4\nrope_original_len=64\n"
@@ -219,7 +258,7 @@ static void test_same(void **state) {
     (void)state;
     static const struct { const char *base, *other, *name; } pairs[] = {
         {"", "n_layer=5\n", "n_layer"}, {"", "n_head=3\n", "n_head"}, {"n_kv_head=6\n", "n_kv_head=2\n", "n_kv_head"},
-        {"", "head_size=16\n", "head_size"}, {"", "n_embd=96\n", "head_size"}, {"head_size=32\n", "head_size=32\nn_embd=96\n", "n_embd"},
+        {"", "head_size=16\n", "head_size"}, {"", "n_embd=96\n", "n_embd"}, {"head_size=32\n", "head_size=32\nn_embd=96\n", "n_embd"},
         {"", "n_hidden=512\n", "n_hidden"}, {"", "vocab_size=66\n", "vocab_size"}, {"", "pos=none\n", "pos"},
         {"pos=learned\n", "pos=learned\nmax_seq_len=256\n", "max_seq_len"}, {"", "rope_base=20000\n", "rope_base"},
         {"", "rope_layout=half\n", "rope_layout"}, {"", "activation=relu\n", "activation"}, {"", "bias=0\n", "bias"},
@@ -229,6 +268,8 @@ static void test_same(void **state) {
         {"", "activation=relu2\n", "activation"}, {"", LINEAR "rope_factor=2\n", "rope_scaling"},
         {LINEAR "rope_factor=2\n", LINEAR "rope_factor=3\n", "rope_factor"}, {YARN, YARN "rope_low_freq=2\n", "rope_low_freq"},
         {YARN, YARN "rope_high_freq=30\n", "rope_high_freq"}, {YARN, YARN "rope_magnitude=2\n", "rope_magnitude"},
+        /* from which others follow */
+        {"", "n_head=3\nn_embd=96\n", "n_head"}, {"activation=silu\n", "activation=swiglu\n", "activation"},
         {YARN, YARN "rope_whole_pairs=0\n", "rope_whole_pairs"}, {YARN, YARN "rope_original_len=60\n", "rope_original_len"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
@@ -306,7 +347,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_presets), cmocka_unit_test(test_users_choice_beats_preset), cmocka_unit_test(test_flops),
         cmocka_unit_test(test_derived_sizes), cmocka_unit_test(test_swiglu_width), cmocka_unit_test(test_contradictions),
-        cmocka_unit_test(test_size_limits), cmocka_unit_test(test_same), cmocka_unit_test(test_scaling_of_directory),
+        cmocka_unit_test(test_size_limits), cmocka_unit_test(test_file_of_algorithms),
+        cmocka_unit_test(test_same), cmocka_unit_test(test_scaling_of_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

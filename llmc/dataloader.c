@@ -3,65 +3,15 @@
 #include "error.h"
 #include "kernels/philox.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <glob.h>
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Finding the files ---- */
-
-typedef struct {
-    char **names;
-    size_t count;
-} Names;
-
-static void names_add(Names *names, char *name) {
-    names->names = xrealloc(names->names, (names->count + 1) * sizeof *names->names);
-    names->names[names->count++] = name;
-}
-
-static void names_free(Names *names) {
-    for (size_t i = 0; i < names->count; i++) free(names->names[i]);
-    free(names->names);
-}
-
-static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-static void names_of_directory(Names *names, const char *path) {
-    DIR *directory = opendir(path);
-    if (!directory) die("cannot read the directory '%s': %s", path, strerror(errno));
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        size_t length = strlen(entry->d_name);
-        if (length > 4 && strcmp(entry->d_name + length - 4, ".bin") == 0) names_add(names, path_join(path, entry->d_name));
-    }
-    closedir(directory);
-    if (names->count == 0) die("the directory '%s' holds no token shards (*.bin); prepare data with data/prepare.sh", path);
-}
-
-static void names_of_glob(Names *names, const char *pattern) {
-    glob_t found;
-    int status = glob(pattern, GLOB_ERR, NULL, &found);
-    for (size_t i = 0; status == 0 && i < found.gl_pathc; i++) names_add(names, xstrdup(found.gl_pathv[i]));
-    if (status == 0) globfree(&found);
-    if (names->count == 0) die("there is no token file '%s'; prepare data with data/prepare.sh, or name another file", pattern);
-}
-
-static Names names_of(const char *pattern) {
-    Names names = { 0 };
-    if (path_is_directory(pattern)) names_of_directory(&names, pattern);
-    else if (path_exists(pattern)) names_add(&names, xstrdup(pattern));
-    else names_of_glob(&names, pattern);
-    qsort(names.names, names.count, sizeof *names.names, compare_names);
-    return names;
-}
-
 void dataloader_require_files(const char *pattern) {
-    Names names = names_of(pattern);
-    names_free(&names);
+    DataFiles files = data_files(pattern);
+    data_files_free(&files);
 }
 
 /* ---- Opening ---- */
@@ -154,8 +104,12 @@ static void add_shard(DataLoader *loader, int64_t s, const char *path, bool head
 }
 
 DataLoader *dataloader_open(const char *pattern, SampleOrder order, int64_t T, int64_t vocab_size, uint64_t seed, bool headerless) {
+    return dataloader_open_files(data_files(pattern), pattern, order, T, vocab_size, seed, headerless);
+}
+
+DataLoader *dataloader_open_files(DataFiles names, const char *pattern, SampleOrder order, int64_t T, int64_t vocab_size, uint64_t seed,
+                                  bool headerless) {
     CHECK(T >= 1 && vocab_size >= 1);
-    Names names = names_of(pattern);
     DataLoader *loader = xcalloc(1, sizeof *loader);
     *loader = (DataLoader){ .count = names.count, .order = order, .T = T, .vocab_size = vocab_size, .seed = seed, .epoch = -1,
                             .end_of_text = -1 };
@@ -166,7 +120,7 @@ DataLoader *dataloader_open(const char *pattern, SampleOrder order, int64_t T, i
     loader->no_documents = xcalloc(loader->count, sizeof *loader->no_documents);
     for (int64_t s = 0; s < loader->count; s++) add_shard(loader, s, names.names[s], headerless);
     check_lengths(loader, pattern);
-    names_free(&names);
+    data_files_free(&names);
     return loader;
 }
 

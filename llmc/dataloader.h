@@ -2,6 +2,7 @@
 #ifndef LLMC_DATALOADER_H
 #define LLMC_DATALOADER_H
 
+#include "data_files.h"
 #include "dataset_info.h"
 #include "shard.h"
 
@@ -23,6 +24,9 @@ typedef struct DataLoader DataLoader;
    so any rank can produce any row, ranks are disjoint by taking different n, and resuming needs only the count.
    A loader is used by one thread at a time. */
 DataLoader *dataloader_open(const char *pattern, SampleOrder order, int64_t T, int64_t vocab_size, uint64_t seed, bool headerless);
+/* The same of these files, in this order, which it frees; pattern: how the user named them. */
+DataLoader *dataloader_open_files(DataFiles files, const char *pattern, SampleOrder order, int64_t T, int64_t vocab_size, uint64_t seed,
+                                  bool headerless);
 void dataloader_close(DataLoader *loader);
 /* Dies as dataloader_open does if pattern matches no file. */
 void dataloader_require_files(const char *pattern);

@@ -24,12 +24,12 @@ static double end_of(const Course *c, int *steps) {
     deadline_open(&d, now, c->limit, c->assumed);
     for (*steps = 0; !near;) {
         int step = ++*steps;
-        const int times[DEADLINE_PARTS] = {2, due(step, c->evaluate_every) + due(step + 1, c->evaluate_every), 0, 2};
+        const int times[DEADLINE_PARTS] = {2, due(step, c->evaluate_every) + 1, 0, 2};   /* the end is evaluated */
         double took = step == 1 ? c->first_step : c->step;
         near = deadline_near(&d, now + 0.1 * took, times);
         now += took;
         deadline_took(&d, PART_STEP, took);
-        if (due(step, c->evaluate_every)) {
+        if (near || due(step, c->evaluate_every)) {
             now += c->evaluation;
             deadline_took(&d, PART_EVALUATION, c->evaluation);
         }

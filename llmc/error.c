@@ -39,6 +39,12 @@ void error_flush(void) {
     funlockfile(stdout);
 }
 
+void require_output(void) {
+    errno = 0;
+    bool good = fflush(stdout) == 0 && !ferror(stdout);
+    if (!good) die("standard output could not be written%s%s", errno ? ": " : "", errno ? strerror(errno) : "");
+}
+
 void error_print(const char *message) {
     char line[MESSAGE_SIZE + 256];
     int length = snprintf(line, sizeof line - 1, "%s%s: %s", isatty(STDERR_FILENO) ? line_begin : "", program, message);

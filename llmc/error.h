@@ -20,6 +20,9 @@ void error_print(const char *message);
 /* Writes out what stdout holds, unless that could take forever: before _exit(). */
 void error_flush(void);
 
+/* Dies if anything that was printed did not get to standard output, as on a full disk: at the end of a program that prints what it was asked for. */
+void require_output(void);
+
 /* Bytes before every message from now on, where stderr is a terminal: what takes away a line of progress that stands half drawn there, in the same
    write, so that whichever thread has something to say, its message is a line of its own. A string that stays. "": none. */
 void error_begin_lines(const char *bytes);

@@ -44,8 +44,7 @@ char *path_join(const char *directory, const char *name) {
     return xprintf("%s%s%s", directory, separator, name);
 }
 
-/* The directory that holds path, in fresh memory: "a" for "a/b" and "a/b/", "." for "a", "/" for "/a". */
-static char *path_parent(const char *path) {
+char *path_parent(const char *path) {
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/') length--;
     while (length > 0 && path[length - 1] != '/') length--;

@@ -70,6 +70,8 @@ bool path_exists(const char *path);
 bool path_is_directory(const char *path);
 /* directory/name in fresh memory; free() it. */
 char *path_join(const char *directory, const char *name);
+/* The directory that holds path, in fresh memory: "a" for "a/b" and "a/b/", "." for "a", "/" for "/a". */
+char *path_parent(const char *path);
 
 #ifdef __cplusplus
 }

@@ -19,7 +19,7 @@
 
 enum { MAX_RANKS = 1048576, LOWEST_PORT = 20000, PORTS = 40000 };
 
-/* ---- the command line ---- */
+/* ---- the command line, and the file that it names by --config ---- */
 
 typedef struct {
     bool prints;   /* --help and the like: what is asked for is printed or written, and that is all */
@@ -60,7 +60,7 @@ static bool is_flag_value(const OptionRow *row, const char *text) {
 }
 
 static Wishes wishes_of(int argc, char **argv) {
-    static const char *const ours[] = {"gpus", "comm", "ranks", "comm_timeout", "plan", "print_config", "export_"};
+    static const char *const ours[] = {"gpus", "comm", "ranks", "comm_timeout", "plan", "print_config", "export_", "config"};
     char error[ERROR_SIZE];
     Options o;
     Wishes w = {0};
@@ -74,6 +74,7 @@ static Wishes wishes_of(int argc, char **argv) {
         for (int k = 0; k < (int)(sizeof ours / sizeof *ours); k++)
             if (strcmp(row->name, ours[k]) == 0 && !options_set(&train_options, &o, row->name, value, FROM_COMMAND_LINE, error)) die("%s", error);
     }
+    if (!w.prints && !options_read_config(&train_options, &o, error)) die("%s", error);
     char *comm = option_choice_word(options_find(&train_options, "comm")->choices, o.comm);
     w.alone = strcmp(comm, "none") == 0;
     w.threads = strcmp(comm, "loopback") == 0;

@@ -1,4 +1,4 @@
-/* launch.h: how a program becomes several ranks. Which, is decided by the command line and by what a launcher put into the environment:
+/* launch.h: how a program becomes several ranks. Which, is decided by the options and by what a launcher put into the environment:
 
      --help, --plan, --print-config, --export
                                  one rank; those that a launcher started beside it have nothing to do
@@ -22,7 +22,8 @@ extern "C" {
 typedef int (*RankMain)(int argc, char **argv, Team *team);
 
 /* Forms the team, runs rank_main on each rank and returns the exit status. Dies, naming what is missing, if the team does not come together. The
-   options --gpus, --comm, --ranks and --comm-timeout count here as they stand on the command line; everything else is rank_main's. */
+   options --gpus, --comm, --ranks and --comm-timeout count here, as they stand on the command line or in the file of --config; everything else is
+   rank_main's. */
 int launch(int argc, char **argv, RankMain rank_main);
 
 #ifdef __cplusplus

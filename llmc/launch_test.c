@@ -123,6 +123,30 @@ static void senseless_launches_are_named(void **state) {
     }
 }
 
+/* What a file says counts like the command line, which wins. */
+static void a_file_of_options_counts(void **state) {
+    (void)state;
+    char path[] = P_tmpdir "/launch_testXXXXXX", word[64];
+    FILE *file = fdopen(mkstemp(path), "w");
+    fputs("gpus = 3\ncomm-timeout = 30\n", file);
+    fclose(file);
+    snprintf(word, sizeof word, "--config=%s", path);
+    Child three = run_one((Program){{NULL}, {word}, sum_of_ranks}), one = run_one((Program){{NULL}, {"--gpus", "1", word}, alone});
+    Child refused = run_one((Program){{NULL}, {word, "--comm", "none"}, alone}), printed = run_one((Program){{NULL}, {word, "--plan"}, alone});
+    file = fopen(path, "a");
+    fputs("ranks = some\n", file);
+    fclose(file);
+    Child wrong = run_one((Program){{NULL}, {word}, alone});
+    unlink(path);
+    Child missing = run_one((Program){{NULL}, {word}, alone});
+    assert_int_equal(three.status, 6);
+    assert_int_equal(one.status, 4);
+    assert_holds(refused.text, "prog: --comm none is for one rank, and --gpus is 3\n");
+    assert_int_equal(printed.status, 3);
+    assert_holds(wrong.text, "line 3: --ranks is 'some'");
+    assert_holds(missing.text, "cannot open");
+}
+
 /* ---- ranks that others started ---- */
 
 static int free_port(void) {
@@ -324,7 +348,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_rank_where_nothing_asks_for_more),
         cmocka_unit_test(one_rank_is_enough_to_print),
-        cmocka_unit_test(senseless_launches_are_named),
+        cmocka_unit_test(senseless_launches_are_named), cmocka_unit_test(a_file_of_options_counts),
         cmocka_unit_test(launchers_of_processes),
         cmocka_unit_test(torchrun_keeps_its_port),
         cmocka_unit_test(mpirun_without_mpi),

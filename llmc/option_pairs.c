@@ -36,6 +36,16 @@ int64_t options_grad_accum(const Options *o, int64_t micro, int64_t ranks) {
     return count;
 }
 
+int64_t options_settle_schedule(Options *o) {
+    char error[ERROR_SIZE];
+    int64_t before = o->warmup;
+    if (o->from.warmup == FROM_MODEL) o->warmup = schedule_sensible_warmup(o);
+    bool anew = given(o->from.warmup) || given(o->from.decay_steps) || given(o->from.schedule) || given(o->from.steps) || given(o->from.lr)
+             || given(o->from.min_lr);
+    if (anew && !schedule_check_lr(o, error)) die("%s", error);
+    return o->warmup == before ? 0 : before;
+}
+
 void options_refuse_pairs(const Options *o) {
     if (o->overfit && o->eval_only) die("--overfit trains, and --eval-only does not; leave one of them out");
     if (o->overfit && o->batch_schedule[0]) die("--overfit trains on one batch, and --batch-schedule changes its size; leave one of them out");

@@ -14,6 +14,9 @@ void options_settle_batch(Options *o);
 /* The same for --grad-accum and --total-batch, once it is known how many tokens a micro-batch has, of all ranks together. Returns the micro-batches
    of a rank, and dies if --total-batch is no multiple. */
 int64_t options_grad_accum(const Options *o, int64_t micro, int64_t ranks);
+/* A warm-up that nobody has given, but a preset, becomes as short as suits the steps (schedule_sensible_warmup). Returns what it was before, or 0
+   where it stays. Dies where what was given contradicts the rest (schedule_check_lr); a run that goes on as it began is not judged. */
+int64_t options_settle_schedule(Options *o);
 /* Dies where two options cannot be had together. */
 void options_refuse_pairs(const Options *o);
 

@@ -192,20 +192,47 @@ static const char *trim(const char *line, size_t *n) {
     return line;
 }
 
-static bool read_line(const OptionTable *table, void *values, const char *line, size_t n, OptionSource source, char error[ERROR_SIZE]) {
-    const char *hash = memchr(line, '#', n);
-    if (hash) n = (size_t)(hash - line);
-    line = trim(line, &n);
-    if (n == 0) return true;
-    const char *equals = memchr(line, '=', n);
-    if (!equals) {
-        snprintf(error, ERROR_SIZE, "'%.*s' has no '='; expected: option = value", (int)(n < 60 ? n : 60), line);
-        return false;
+/* The value at the beginning of text[*n], which may be in quotes; a # at its beginning or after a blank, outside of quotes, begins a comment. Returns
+   its start and sets *n, or NULL where a quote does not end, or something follows it. */
+static const char *value_of_line(const char *text, size_t *n) {
+    size_t length = 0;
+    text = trim(text, n);
+    if (*n && (*text == '"' || *text == '\'')) {
+        const char *end = memchr(text + 1, *text, *n - 1);
+        if (!end) return NULL;
+        size_t rest = *n - (size_t)(end + 1 - text);
+        const char *behind = trim(end + 1, &rest);
+        *n = (size_t)(end - text - 1);
+        return rest == 0 || *behind == '#' ? text + 1 : NULL;
     }
+    while (length < *n && !(text[length] == '#' && (length == 0 || strchr(" \t", text[length - 1])))) length++;
+    *n = length;
+    return trim(text, n);
+}
+
+static bool set_from_file(const OptionTable *table, void *values, const char *key, const char *text, OptionSource source, char error[ERROR_SIZE]) {
+    char spelling[32];
+    const OptionRow *row = strncmp(key, "no", 2) == 0 && spelled(key[2]) == '-' ? options_find(table, key + 3) : NULL;
+    if (row && row->kind == OPTION_FLAG) {
+        copy_spelled(spelling, sizeof spelling, row->name);
+        return file_error(error, "'%.60s' is for the command line; in a file write %s = 0", key, spelling);
+    }
+    if (strcmp(key, "config") == 0) return file_error(error, "a file of options names no other; put its lines here, or name it by --config");
+    return options_set(table, values, key, text, source, error);
+}
+
+static bool read_line(const OptionTable *table, void *values, const char *line, size_t n, OptionSource source, char error[ERROR_SIZE]) {
+    line = trim(line, &n);
+    if (n == 0 || *line == '#') return true;
+    const char *equals = memchr(line, '=', n);
+    if (!equals) return file_error(error, "'%.*s' has no '='; expected: option = value", (int)(n < 60 ? n : 60), line);
     size_t key_length = (size_t)(equals - line), text_length = n - key_length - 1;
-    const char *key = trim(line, &key_length), *text = trim(equals + 1, &text_length);
+    const char *key = trim(line, &key_length), *text = value_of_line(equals + 1, &text_length);
+    if (!text)
+        return file_error(error, "%.*s has a value that begins with a quote and is not all that stands between two of them",
+                          (int)(key_length < 60 ? key_length : 60), key);
     char *key_copy = xprintf("%.*s", (int)key_length, key), *text_copy = xprintf("%.*s", (int)text_length, text);
-    bool ok = options_set(table, values, key_copy, text_copy, source, error);
+    bool ok = set_from_file(table, values, key_copy, text_copy, source, error);
     free(key_copy);
     free(text_copy);
     return ok;
@@ -213,12 +240,15 @@ static bool read_line(const OptionTable *table, void *values, const char *line, 
 
 bool options_read_text(const OptionTable *table, void *values, const char *text, size_t length, const char *path, OptionSource source,
                        char error[ERROR_SIZE]) {
+    static const char byte_order_mark[] = "\xEF\xBB\xBF";
     int number = 1;
     if (memchr(text, 0, length)) {
         snprintf(error, ERROR_SIZE, "%.200s is not a text file: it holds a zero byte", path);
         return false;
     }
-    for (const char *line = text, *end = text + length; line < end; number++) {
+    const char *line = text, *end = text + length;
+    if (length >= 3 && memcmp(text, byte_order_mark, 3) == 0) line += 3;
+    for (; line < end; number++) {
         const char *newline = memchr(line, '\n', (size_t)(end - line));
         size_t n = newline ? (size_t)(newline - line) : (size_t)(end - line);
         char cause[ERROR_SIZE];
@@ -231,13 +261,26 @@ bool options_read_text(const OptionTable *table, void *values, const char *text,
     return true;
 }
 
+bool options_read_config(const OptionTable *table, void *values, char error[ERROR_SIZE]) {
+    const OptionRow *config = options_find(table, "config");
+    const char *path = config ? *text_field(config, values) : "";
+    size_t length;
+    if (!*path) return true;
+    char *text = file_read_text(path, 1 << 20, &length, error);
+    bool ok = text && options_read_text(table, values, text, length, path, FROM_FILE, error);
+    free(text);
+    return ok;
+}
+
 /* One argument at argv[i]; returns how many were used. */
 static int parse_argument(const OptionTable *table, void *values, int argc, char **argv, int i) {
     char error[ERROR_SIZE], name[64], spelling[64];
     const char *argument = argv[i], *value = NULL;
     const OptionRow *row = NULL;
     bool negated = false;
-    if (argument[0] != '-' || argument[1] == 0) die("unexpected argument '%s'; options begin with - (--help lists them)", argument);
+    if (argument[0] != '-' || argument[1] == 0) 
+        die("unexpected argument '%s'; options begin with -, and a pattern with *, or a value with blanks, stands in quotes (--help lists them)",
+            argument);
     if (argument[1] == '-') {
         size_t n = strcspn(argument + 2, "=");
         if (n >= sizeof name) n = sizeof name - 1;
@@ -269,6 +312,8 @@ static int parse_argument(const OptionTable *table, void *values, int argc, char
         copy_spelled(spelling, sizeof spelling, row->name);
         if (i + 1 >= argc) die("--%s needs a value: %s", spelling, row->help);
         value = argv[i + 1];
+        if (strncmp(value, "--", 2) == 0)
+            die("--%s needs a value, and '%.60s' looks like another option; if it is the value, write --%s=%.60s", spelling, value, spelling, value);
         used = 2;
     }
     if (!options_set(table, values, row->name, value, FROM_COMMAND_LINE, error)) die("%s", error);
@@ -284,15 +329,7 @@ void options_parse(const OptionTable *table, void *values, int argc, char **argv
         }
     options_set_defaults(table, values);
     for (int i = 1; i < argc;) i += parse_argument(table, values, argc, argv, i);
-    const OptionRow *config = options_find(table, "config");
-    const char *path = config ? *text_field(config, values) : "";
-    if (*path) {
-        size_t length;
-        char *text = file_read_text(path, 1 << 20, &length, error);
-        bool ok = text && options_read_text(table, values, text, length, path, FROM_FILE, error);
-        free(text);
-        if (!ok) die("%s", error);
-    }
+    if (!options_read_config(table, values, error)) die("%s", error);
 }
 
 char *options_format(const OptionRow *row, const void *values) {

@@ -48,8 +48,8 @@ extern "C" {
     REAL  (0,   dropout,         0, 0, 0.95, "probability, on embedding, attention and residual branches")                          \
     CHOICE(0,   init_scheme,     "gpt2", "gpt2|xavier|kaiming", "initial weights")                                                  \
     SECTION("Data")                                                                                                                 \
-    TEXT  ('i', train_data,      "data/characters/train.bin", "training tokens: a shard, a glob in quotes, or a directory")         \
-    TEXT  ('j', val_data,        "data/characters/val.bin", "validation tokens; if only -i is given, its name with val for train")  \
+    TEXT  ('i', train_data,      "data/characters/train.bin", "training tokens: a shard, a glob in quotes, or a directory but its val*.bin")\
+    TEXT  ('j', val_data,        "data/characters/val.bin", "validation tokens, as -i (a directory: its val*.bin); if only -i is given, its name with val for train")\
     CHOICE(0,   data_order,      "crops", "crops|shards", "random places, or every row once an epoch in shuffled order")            \
     FLAG  (0,   doc_start,       0, "rows begin at the data's end-of-text tokens, so at documents, not in their middle")            \
     INT   ('t', seq_len,         128, 1, 1048576, "T, tokens in a row")                                                             \
@@ -86,7 +86,7 @@ extern "C" {
     CHOICE(0,   residual,        "norm", "norm|matmul", "which kernel adds the residual; matmul only without dropout")              \
     CHOICE(0,   recompute,       "none", "none|mlp|norm|block", "activations made again in backward instead of kept")               \
     INT   (0,   head_chunks,     0, 0, 1048576, "pieces in which the logits are made; 0: bounded by their memory")                  \
-    TEXT  (0,   config,          "", "file of options, a line each, as: lr = 3e-4; the command line wins")                          \
+    TEXT  (0,   config,          "", "file of options, a line each, as: lr = 3e-4 # peak; the command line wins")                   \
     SECTION("Many ranks")                                                                                                           \
     INT   (0,   gpus,            0, 0, 1024, "ranks to start on this machine, a GPU each; 0: as mpirun, srun, torchrun say")        \
     CHOICE(0,   comm,            "auto", "auto|none|nccl|mpi|tcp|loopback", "what carries gradients")                               \
@@ -181,9 +181,12 @@ void options_release(const OptionTable *table, void *values);
 /* Sets one option from text; ranked by source: a value from a stronger source stays. False with a sentence: unknown name (the nearest
    one is named), not a number, out of range, not one of the choices. */
 bool options_set(const OptionTable *table, void *values, const char *name, const char *text, OptionSource source, char error[ERROR_SIZE]);
-/* Lines of `key = value`; # begins a comment. */
+/* Lines of `key = value`; # at a line's beginning or after a blank begins a comment. A value may stand in quotes, " or ', which are taken off, and
+   in which # is a character. A byte-order mark is passed over. No file names another by `config`. */
 bool options_read_text(const OptionTable *table, void *values, const char *text, size_t length, const char *path, OptionSource source,
                        char error[ERROR_SIZE]);
+/* The file that `values` names by config, if it does; what came from a stronger source stays. */
+bool options_read_config(const OptionTable *table, void *values, char error[ERROR_SIZE]);
 /* The command line, then the file it names with --config. --help prints and exits 0; a mistake dies. */
 void options_parse(const OptionTable *table, void *values, int argc, char **argv);
 /* The option's value as text that options_set reads back to the same value; free() it. */

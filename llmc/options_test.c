@@ -186,6 +186,16 @@ static void test_unknown(void **state) {
     expect_refused("-", "unexpected argument '-'");
     expect_refused("train", "unexpected argument 'train'");
     expect_refused("-g 8 9", "unexpected argument '9'");
+    expect_refused("-i a.bin b.bin", "unexpected argument 'b.bin'; options begin with -, and a pattern with *,");
+    expect_refused("-o --quiet", "--out needs a value, and '--quiet' looks like another option; if it is the value, write --out=--quiet");
+    expect_refused("--lr --steps=3", "--lr needs a value");
+    static const char *const given[] = {"--out=--quiet", "-o--quiet", "-o=--quiet"};
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        Options o;
+        if (!parse(&train_options, &o, given[i])) fail_msg("'%s' was refused: %s", given[i], said);
+        assert_string_equal(o.out, "--quiet");
+        options_release(&train_options, &o);
+    }
     expect_refused("--a-name-so-long-that-it-is-cut-off-at-the-sixty-third-character=of-the-buffer", "unknown option '--a-name-so-long");
     expect_refused("--steps", "--steps needs a value");
     expect_refused("-x", "--steps needs a value");
@@ -302,6 +312,24 @@ static void test_file(void **state) {
     options_release(&train_options, &o);
 }
 
+/* A # within a word or within quotes is a character like others; quotes around a value are not part of it. */
+static void test_values_in_a_file(void **state) {
+    (void)state;
+    static const struct { const char *text, *value; } cases[] = {
+        {"sample_prompt = hi# there", "hi# there"}, {"sample_prompt = hi # there", "hi"}, {"sample_prompt = hi\t# there", "hi"},
+        {"sample_prompt = \"hi # there\"", "hi # there"}, {"sample_prompt = ' hi # there '  # said\r\n", " hi # there "},
+        {"sample_prompt=\"it's\"#x", "it's"}, {"sample_prompt = it's \"so\"", "it's \"so\""}, {"sample_prompt = ''", ""},
+        {"sample_prompt = # nothing", ""}, {"sample_prompt =# nothing", ""}, {"\xEF\xBB\xBFsample_prompt = a", "a"},
+        {"\xEF\xBB\xBF# a mark\nsample-prompt = a = b", "a = b"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Options o;
+        if (!read_text(&o, cases[i].text)) fail_msg("%s: %s", cases[i].text, error);
+        assert_string_equal(o.sample_prompt, cases[i].value);
+        options_release(&train_options, &o);
+    }
+}
+
 static void test_file_mistakes(void **state) {
     (void)state;
     static const struct { const char *text, *cause; } mistakes[] = {
@@ -313,6 +341,13 @@ static void test_file_mistakes(void **state) {
         {"steps =\n", "run.conf, line 1: --steps is ''"},
         {"steps = 10 20\n", "run.conf, line 1: --steps is '10 20'"},
         {"--steps = 10\n", "run.conf, line 1: unknown option '--steps'"},
+        {"out = \"a\n", "run.conf, line 1: out has a value that begins with a quote"},
+        {"out = 'a' b\n", "run.conf, line 1: out has a value that begins with a quote"},
+        {"out = '\n", "run.conf, line 1: out has a value that begins with a quote"},
+        {"config = more.conf\n", "run.conf, line 1: a file of options names no other"},
+        {"no-tie = 1\n", "run.conf, line 1: 'no-tie' is for the command line; in a file write tie = 0"},
+        {"no_qkv_bias = 1\n", "in a file write qkv-bias = 0"},
+        {"lr = 1\n\xEF\xBB\xBFlr = 2\n", "run.conf, line 2: unknown option"},
         {"n layer = 10\n", "run.conf, line 1: unknown option 'n layer'; the nearest is --n-layer"},
     };
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
@@ -504,7 +539,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables), cmocka_unit_test(test_defaults), cmocka_unit_test(test_spellings), cmocka_unit_test(test_flags),
         cmocka_unit_test(test_unknown), cmocka_unit_test(test_refused_values), cmocka_unit_test(test_ranges), cmocka_unit_test(test_file),
-        cmocka_unit_test(test_file_mistakes), cmocka_unit_test(test_sources), cmocka_unit_test(test_command_line_wins_over_file),
+        cmocka_unit_test(test_values_in_a_file), cmocka_unit_test(test_file_mistakes), cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_command_line_wins_over_file),
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_format_is_short), cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

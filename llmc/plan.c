@@ -54,12 +54,15 @@ static void print_bytes(const char *what, double bytes, const char *note) {
     printf("%-21s %18s%s\n", what, text, note);
 }
 
-static void print_tokens(const ModelSpec *spec, int64_t grad_accum, int64_t ranks) {
-    char text[32], of_ranks[32] = "";
-    format_count(text, (double)(ranks * grad_accum * spec->B * spec->T));
+static void print_tokens(const ModelSpec *spec, const PlanSettings *settings, int64_t ranks) {
+    const int64_t least = settings->grad_accum, most = settings->most_grad_accum;
+    char text[32], of_ranks[32] = "", growing[96] = "", largest[32];
+    format_count(text, (double)(ranks * least * spec->B * spec->T));
     if (ranks > 1) snprintf(of_ranks, sizeof of_ranks, "ranks %lld x ", (long long)ranks);
-    printf("tokens per step       %18s   (%sgrad-accum %lld x batch %lld x seq-len %lld)\n", text, of_ranks, (long long)grad_accum,
-           (long long)spec->B, (long long)spec->T);
+    format_count(largest, (double)(ranks * most * spec->B * spec->T));
+    if (most > least) snprintf(growing, sizeof growing, "; up to %s at grad-accum %lld", largest, (long long)most);
+    printf("tokens per step       %18s   (%sgrad-accum %lld x batch %lld x seq-len %lld%s)\n", text, of_ranks, (long long)least, (long long)spec->B,
+           (long long)spec->T, growing);
 }
 
 /* ---- many ranks -------------------------------------------------------------------------------------------------------------- */
@@ -116,7 +119,7 @@ void plan_print(const ModelSpec *spec, const Backend *backend, const PlanSetting
     print_count("  in the embedding", (double)(c->V * c->C), c->tie ? "   (and the head)" : "");
     print_count("  in matrix products", (double)config_matmul_parameters(c), "");
     print_count("FLOPs per token", config_flops_per_token(c, spec->T), "   (6N + 6 L NH HS T)");
-    print_tokens(spec, settings->grad_accum, ranks);
+    print_tokens(spec, settings, ranks);
     for (int i = 0; i < ARENAS; i++) print_bytes(arena_names[i], (double)plan.bytes[i], "");
     if (own > 0) print_bytes("libraries", own, "");
     print_bytes("memory", (double)plan.total + own, ranks > 1 ? "   (of each rank)" : "");

@@ -123,6 +123,7 @@ static const char *const expressions[PRETOKENIZATIONS] = {
 
 struct Pretokenizer {
     Pretokenization kind;
+    bool jit;
     pcre2_code *code;
     pcre2_match_data *match;
     pcre2_match_context *context;
@@ -135,8 +136,8 @@ Pretokenizer *pretokenizer_open(Pretokenization kind, char error[ERROR_SIZE]) {
     pcre2_code *code = pcre2_compile((PCRE2_SPTR)expressions[kind], PCRE2_ZERO_TERMINATED,
                                      PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_ANCHORED, &number, &where, NULL);
     CHECK(code);
-    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);   /* where there is no JIT, pcre2_match interprets */
     Pretokenizer *p = xcalloc(1, sizeof *p);
+    p->jit = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;   /* else pcre2_match interprets */
     p->kind = kind;
     p->code = code;
     p->match = pcre2_match_data_create(1, NULL);
@@ -155,8 +156,20 @@ void pretokenizer_close(Pretokenizer *p) {
     free(p);
 }
 
+void pretokenizer_leave_jit(Pretokenizer *p) { p->jit = false; }
+
+/* Bytes of text[length] that show its first pre-token. The interpreter reads all that it is given, at each match, to see what is UTF-8 in it. */
+static size_t enough(const Pretokenizer *p, const char *text, size_t length) {
+    for (size_t seen = 256; seen < length && !p->jit; seen *= 2) {
+        size_t cut = pretoken_cut(&p->kind, text, seen);
+        if (cut > 0) return cut;
+    }
+    return length;
+}
+
 size_t pretoken_length_by_expression(Pretokenizer *p, const char *text, size_t length) {
-    int found = pcre2_match(p->code, (PCRE2_SPTR)text, length, 0, 0, p->match, p->context);
+    length = enough(p, text, length);
+    int found = pcre2_match(p->code, (PCRE2_SPTR)text, length, 0, p->jit ? 0 : PCRE2_NO_JIT, p->match, p->context);
     if (found > 0) return pcre2_get_ovector_pointer(p->match)[1];
     CHECK(found == PCRE2_ERROR_NOMATCH);
     size_t end = 1, size;
@@ -175,6 +188,8 @@ Pretokenizer *pretokenizer_open(Pretokenization kind, char error[ERROR_SIZE]) {
 }
 
 void pretokenizer_close(Pretokenizer *p) { (void)p; }
+
+void pretokenizer_leave_jit(Pretokenizer *p) { (void)p; }
 
 size_t pretoken_length_by_expression(Pretokenizer *p, const char *text, size_t length) {
     (void)p, (void)text;

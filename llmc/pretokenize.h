@@ -47,6 +47,8 @@ size_t pretoken_length(Pretokenizer *p, const char *text, size_t length);
 
 /* The same by the expression alone, for the test. */
 size_t pretoken_length_by_expression(Pretokenizer *p, const char *text, size_t length);
+/* From now on as where PCRE2 has no JIT, or may not use it: slower, and the same. For the test. */
+void pretokenizer_leave_jit(Pretokenizer *p);
 
 /* The last place in text[length] where it may be cut whatever follows, 0 if there is none. */
 typedef size_t (*TextCut)(const void *context, const char *text, size_t length);

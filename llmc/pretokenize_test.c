@@ -1,5 +1,5 @@
 /* pretokenize_test.c: what the expressions mean on texts worked out by hand, every code point's class, ASCII by hand against the expressions, any
-   bytes, cutting, and time. */
+   bytes, cutting, time, and PCRE2 without its JIT. */
 #include "pretokenize.h"
 #include "error.h"
 #include "utf8.h"
@@ -256,6 +256,28 @@ static void time_is_linear(void) {
     free(text);
 }
 
+/* The same pre-tokens of texts longer than what it looks at first; and of a megabyte in a second, not in a minute. */
+static void no_jit_is_the_same(void) {
+    enum { BYTES = 1 << 20, COMPARED = 20000 };
+    static const char common[] = "\u6f22\u5b57 \u00e9";
+    Pretokenizer *interpreter = pretokenizer_open(kind, error);
+    char *text = xmalloc(BYTES + 16), *end = text;
+    pretokenizer_leave_jit(interpreter);
+    random_state = 3;
+    while (end < text + COMPARED) end = stpcpy(end, representatives[random_number() % (random_number() % 8 ? 2 : REPRESENTATIVES)]);
+    for (size_t at = 0, length = (size_t)(end - text), n; at < length; at += n) {
+        n = pretoken_length_by_expression(pretokenizer, text + at, length - at);
+        assert_int_equal(pretoken_length_by_expression(interpreter, text + at, length - at), n);
+    }
+    for (size_t at = 0; at < BYTES; at++) text[at] = common[at % (sizeof common - 1)];
+    clock_t start = clock();
+    for (size_t at = 0; at < BYTES;) at += pretoken_length_by_expression(interpreter, text + at, BYTES - at);
+    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    if (!(seconds < 10)) fail_msg("%.1f s", seconds);
+    pretokenizer_close(interpreter);
+    free(text);
+}
+
 static void of_every_kind(void **state) {
     for (int k = 0; k < PRETOKENIZATIONS; k++) {
         use((Pretokenization)k);
@@ -295,6 +317,7 @@ int main(void) {
         cmocka_unit_test(test_cut_of_llama3),
         OF_EVERY_KIND(cut_changes_nothing),
         OF_EVERY_KIND(time_is_linear),
+        OF_EVERY_KIND(no_jit_is_the_same),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     for (int k = 0; k < PRETOKENIZATIONS; k++) pretokenizer_close(pretokenizers[k]);

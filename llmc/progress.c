@@ -127,7 +127,7 @@ void progress_print_evaluation(const StepReport *r) {
     if (r->hellaswag_examples > 0) printf(" | HellaSwag acc %.4f, acc_norm %.4f", r->hellaswag_acc, r->hellaswag_acc_norm);
 }
 
-static const char *best_note(const StepReport *r) { return r->best ? " | best so far, saved" : ""; }
+static const char *best_note(const StepReport *r) { return r->best ? " | best so far" : ""; }
 static const char *spike_note(const StepReport *r) { return r->skipped ? " | a spike: update left out" : ""; }
 
 static void print_step(const StepReport *r) {

@@ -136,7 +136,7 @@ static void test_lasting_lines(void **state) {
     Screen s;
     on_terminal(&s, "xterm", 60, evaluations);
     assert_int_equal(s.lines, 3);
-    expect_line(&s, 0, "step  10/600 | train loss 2.2500 | val loss 2.5000 | val ppl 12.18 | best so far, saved");
+    expect_line(&s, 0, "step  10/600 | train loss 2.2500 | val loss 2.5000 | val ppl 12.18 | best so far");
     expect_line(&s, 1, "step  11/600 | loss 3.0769 | norm 0.500 | a spike: update left out");
     assert_holds(s.line[2], "step  12/600 | loss 3.0714 | val 2.5000 | 12s left");
 }
@@ -351,7 +351,7 @@ static void test_into_a_file(void **state) {
     expect_printed(&r, unknown, "mfu");
     r = report_of(30, true);
     static const char *const evaluated[] = {
-        "12s left\n  evaluation: train loss 2.2500 | val loss 2.5000 | val ppl 12.18 | best so far, saved\n", NULL};
+        "12s left\n  evaluation: train loss 2.2500 | val loss 2.5000 | val ppl 12.18 | best so far\n", NULL};
     expect_printed(&r, evaluated, "\033");
     r.val_bits_per_byte = 1.23456, r.hellaswag_examples = 200, r.hellaswag_acc = 0.255, r.hellaswag_acc_norm = 0.31;
     static const char *const more[] = {"val ppl 12.18 | 1.2346 bits per byte | HellaSwag acc 0.2550, acc_norm 0.3100 | best so far", NULL};

@@ -2,6 +2,7 @@
 #include "schedule.h"
 
 #include "error.h"
+#include "logger.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -35,6 +36,37 @@ double schedule_lr(const Options *o, int64_t step) {
     }
 }
 
+bool schedule_reaches_peak(const Options *o) {
+    bool one_less = o->warmup > 0 && (o->warmup_from || o->schedule == INVERSE_SQRT);
+    int64_t top = o->schedule == SQRT_DECAY ? 0 : o->warmup - one_less;
+    return o->steps == 0 || (top < o->steps && (o->schedule == INVERSE_SQRT || schedule_lr(o, top) >= o->lr));
+}
+
+int64_t schedule_sensible_warmup(const Options *o) {
+    bool ends = o->schedule == LINEAR || o->schedule == COSINE;
+    int64_t most = (o->decay_steps && ends ? o->decay_steps : o->steps) / 10;
+    if (o->schedule == WSD && o->decay_steps && o->steps - o->decay_steps < most) most = o->steps - o->decay_steps;
+    if (most < 0) most = 0;
+    return o->schedule != SQRT_DECAY && o->warmup > most ? most : o->warmup;
+}
+
+bool schedule_check_lr(const Options *o, char error[ERROR_SIZE]) {
+    long long warmup = o->warmup, decay = o->decay_steps, steps = o->steps;
+    bool ends = o->schedule == LINEAR || o->schedule == COSINE, wsd = o->schedule == WSD;
+    if ((ends || wsd) && o->min_lr > o->lr)
+        return file_error(error, "--min-lr %g, at which the decay ends, is above the peak, --lr %g; give a lower one", o->min_lr, o->lr);
+    if (ends && decay && warmup >= decay)
+        return file_error(error, "--decay-steps %lld is the step at which the decay ends, and --warmup %lld is not over before; give more "
+                          "--decay-steps, or a shorter --warmup", decay, warmup);
+    if (wsd && decay > steps)
+        return file_error(error, "--decay-steps %lld is the length of the decay at the end of --schedule wsd, and there are %lld --steps in all; "
+                          "give fewer", decay, steps);
+    if (wsd && decay && warmup + decay > steps)
+        return file_error(error, "--warmup %lld and the --decay-steps %lld of --schedule wsd are more than the %lld --steps; give fewer", warmup,
+                          decay, steps);
+    return true;
+}
+
 /* The next "step:count" of *text. 1 read, 0 at the end, -1 not understood. */
 static int next_entry(const char **text, int64_t *step, int64_t *count) {
     char *end;
@@ -56,13 +88,16 @@ int64_t schedule_grad_accum(const Options *o, int64_t t) {
     return current;
 }
 
-int64_t schedule_most_grad_accum(const Options *o) {
+static int64_t grad_accum_at_the_ends(const Options *o, bool most) {
     const char *text = o->batch_schedule;
-    int64_t step, count, most = 0;
+    int64_t step, count, found = 0;
     while (next_entry(&text, &step, &count) == 1)
-        if (count > most) most = count;
-    return most;
+        if (!found || (most ? count > found : count < found)) found = count;
+    return found ? found : o->grad_accum;
 }
+
+int64_t schedule_least_grad_accum(const Options *o) { return grad_accum_at_the_ends(o, false); }
+int64_t schedule_most_grad_accum(const Options *o) { return grad_accum_at_the_ends(o, true); }
 
 bool schedule_check(const Options *o, char error[ERROR_SIZE]) {
     const char *text = o->batch_schedule;
@@ -109,4 +144,24 @@ bool schedule_rescale(Options *o, int64_t now, int64_t from, int64_t to, char er
     free(ok ? o->batch_schedule : scaled);
     if (ok) o->batch_schedule = scaled;
     return ok;
+}
+
+void schedule_print_steps(const Options *o, int64_t ranks, int64_t shortened) {
+    int64_t least = schedule_least_grad_accum(o), most = schedule_most_grad_accum(o), rows = ranks * o->batch * o->seq_len;
+    char of_ranks[64] = "", counts[64], tokens[32], largest[32];
+    format_count(tokens, (double)(least * rows));
+    format_count(largest, (double)(most * rows));
+    if (ranks > 1) snprintf(of_ranks, sizeof of_ranks, "%lld ranks x ", (long long)ranks);
+    if (least == most) snprintf(counts, sizeof counts, "%lld", (long long)most);
+    else snprintf(counts, sizeof counts, "%lld to %lld", (long long)least, (long long)most);
+    printf("step    %s%s micro-batches x %lld rows x %lld tokens = %s%s%s tokens", of_ranks, counts, (long long)o->batch, (long long)o->seq_len,
+           tokens, least == most ? "" : " to ", least == most ? "" : largest);
+    if (o->batch_schedule[0]) printf(" (--batch-schedule %s)", o->batch_schedule);
+    printf("; %lld steps of %s, peak lr %g\n", (long long)o->steps, o->optimizer ? "SGD" : "AdamW", o->lr);
+    if (shortened)
+        printf("note    a warm-up of %lld steps, not %lld: at most a tenth of the schedule, unless --warmup is given\n", (long long)o->warmup,
+               (long long)shortened);
+    if (!schedule_reaches_peak(o))
+        printf("note    the peak lr is never reached: the warm-up takes %lld steps, and the run has %lld\n", (long long)o->warmup,
+               (long long)o->steps);
 }

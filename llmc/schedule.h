@@ -19,8 +19,20 @@ double schedule_lr(const Options *options, int64_t t);
 
 /* Micro-batches of optimizer step t: --batch-schedule where it says, else grad_accum. */
 int64_t schedule_grad_accum(const Options *options, int64_t t);
-/* The most that any entry of --batch-schedule asks for; 0 if it is not given. */
+/* The fewest and the most of any step. */
+int64_t schedule_least_grad_accum(const Options *options);
 int64_t schedule_most_grad_accum(const Options *options);
+/* Whether any of the steps has the peak learning rate; true of no steps. */
+bool schedule_reaches_peak(const Options *options);
+/* The warm-up that suits so many steps where a preset says how long it is: `warmup`, but at most a tenth of the steps (of decay_steps, where the
+   decay ends there), so that it is over before the decay begins. */
+int64_t schedule_sensible_warmup(const Options *options);
+/* False with a sentence if the options contradict each other: the decay ends (linear, cosine) or has begun (wsd) before the warm-up is over, is
+   longer than the run (wsd), or leads upwards. */
+bool schedule_check_lr(const Options *options, char error[ERROR_SIZE]);
+/* The lines of the start-up banner about that: how large a step of all ranks is, how many there are, and notes. shortened: the warm-up that gave way
+   to a shorter one, or 0. */
+void schedule_print_steps(const Options *options, int64_t ranks, int64_t shortened);
 /* Checks the text of --batch-schedule: ascending steps from 0, counts of at least 1. */
 bool schedule_check(const Options *options, char error[ERROR_SIZE]);
 /* The counts of --batch-schedule, or without one grad_accum, for `to` ranks where they were for `from`: steps from number `now` on then have as many rows as

@@ -82,6 +82,64 @@ static void test_square_roots(void **state) {
     expect_lr(o, 3, 0.5);
 }
 
+/* Whether the peak comes, looked for step by step. */
+static bool has_peak(const Options *o) {
+    double peak = o->schedule == 4 ? o->lr / sqrt((double)o->n_embd * (double)(o->warmup > 0 ? o->warmup : 1)) : o->lr;   /* inverse-sqrt */
+    for (int64_t t = 0; t < o->steps; t++)
+        if (schedule_lr(o, t) >= peak * (1 - 1e-12)) return true;
+    return o->steps == 0;
+}
+
+static void test_peak(void **state) {
+    (void)state;
+    static const char *const schedules[] = {"constant", "linear", "cosine", "wsd", "inverse-sqrt", "sqrt-decay"};
+    for (int schedule = 0; schedule < 6; schedule++)
+        for (int one = 0; one < 2; one++)
+            for (int steps = 0; steps < 14; steps++)
+                for (int warmup = 0; warmup < 14; warmup++)
+                    for (int decay = 0; decay < 14; decay += 3) {
+                        char settings[160];
+                        snprintf(settings, sizeof settings, "schedule=%s\nlr=1\nmin-lr=0.1\nwarmup-from=%s\nsteps=%d\nwarmup=%d\ndecay-steps=%d\n",
+                                 schedules[schedule], one ? "one" : "zero", steps, warmup, decay);
+                        const Options *o = with(settings);
+                        if (schedule_reaches_peak(o) != has_peak(o)) fail_msg("%s", settings);
+                    }
+}
+
+static void test_sensible_warmup(void **state) {
+    (void)state;
+    static const struct { const char *settings; int64_t warmup; } cases[] = {
+        {"steps=7000\nwarmup=700\n", 700}, {"steps=600\nwarmup=700\n", 60}, {"steps=600\nwarmup=50\n", 50}, {"steps=9\nwarmup=50\n", 0},
+        {"steps=1000\nwarmup=700\ndecay-steps=500\n", 50}, {"steps=100\nwarmup=700\ndecay-steps=5000\n", 500},
+        {"schedule=constant\nsteps=600\nwarmup=700\ndecay-steps=100\n", 60}, {"schedule=wsd\nsteps=600\nwarmup=700\ndecay-steps=300\n", 60},
+        {"schedule=wsd\nsteps=600\nwarmup=700\ndecay-steps=590\n", 10}, {"schedule=sqrt-decay\nsteps=10\nwarmup=50\n", 50},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t warmup = schedule_sensible_warmup(with(cases[i].settings));
+        if (warmup != cases[i].warmup) fail_msg("%s: %lld, expected %lld", cases[i].settings, (long long)warmup, (long long)cases[i].warmup);
+    }
+}
+
+static void test_contradictions(void **state) {
+    (void)state;
+    char error[ERROR_SIZE];
+    static const struct { const char *settings, *cause; } cases[] = {
+        {"steps=12\nwarmup=6\ndecay-steps=5\n", "--decay-steps 5 is the step at which the decay ends, and --warmup 6 is not over before"},
+        {"steps=12\nwarmup=6\ndecay-steps=6\nschedule=linear\n", "--decay-steps 6"},
+        {"steps=12\nwarmup=0\ndecay-steps=13\nschedule=wsd\n", "--decay-steps 13 is the length of the decay"},
+        {"steps=12\nwarmup=7\ndecay-steps=6\nschedule=wsd\n", "--warmup 7 and the --decay-steps 6 of --schedule wsd are more than the 12 --steps"},
+        {"lr=1e-3\nmin-lr=2e-3\n", "--min-lr 0.002, at which the decay ends, is above the peak, --lr 0.001"},
+        {"steps=12\nwarmup=6\ndecay-steps=7\n", NULL}, {"steps=12\nwarmup=6\ndecay-steps=100\n", NULL}, {"steps=12\nwarmup=60\n", NULL},
+        {"steps=12\nwarmup=6\ndecay-steps=6\nschedule=wsd\n", NULL}, {"steps=12\nwarmup=6\ndecay-steps=5\nschedule=constant\n", NULL},
+        {"lr=1e-3\nmin-lr=2e-3\nschedule=constant\n", NULL}, {"lr=1e-3\nmin-lr=1e-3\n", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        error[0] = 0;
+        if (schedule_check_lr(with(cases[i].settings), error) != !cases[i].cause) fail_msg("%s: %s", cases[i].settings, error);
+        if (cases[i].cause && !strstr(error, cases[i].cause)) fail_msg("%s: \"%s\"", cases[i].settings, error);
+    }
+}
+
 static void test_batch_schedule(void **state) {
     (void)state;
     char error[ERROR_SIZE];
@@ -94,6 +152,14 @@ static void test_batch_schedule(void **state) {
     assert_int_equal(schedule_grad_accum(o, 199), 1);
     assert_int_equal(schedule_grad_accum(o, 200), 4);
     assert_int_equal(schedule_grad_accum(o, 5000), 8);
+    assert_int_equal(schedule_least_grad_accum(o), 1);
+    assert_int_equal(schedule_most_grad_accum(o), 8);
+    o = with("grad-accum=9\nbatch-schedule=0:4,200:2,400:3\n");   /* of which none is from grad-accum */
+    assert_int_equal(schedule_least_grad_accum(o), 2);
+    assert_int_equal(schedule_most_grad_accum(o), 4);
+    o = with("grad-accum=9\n");
+    assert_int_equal(schedule_least_grad_accum(o), 9);
+    assert_int_equal(schedule_most_grad_accum(o), 9);
     static const char *const wrong[] = {"1:1", "0:0", "0:1,0:2", "0", "0:1;5:2", "0:1,", "x", "0:1,5:-2"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char setting[64];
@@ -137,7 +203,8 @@ static void test_rescale(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_constant), cmocka_unit_test(test_linear), cmocka_unit_test(test_cosine), cmocka_unit_test(test_wsd),
-        cmocka_unit_test(test_square_roots), cmocka_unit_test(test_batch_schedule),
+        cmocka_unit_test(test_square_roots), cmocka_unit_test(test_peak), cmocka_unit_test(test_sensible_warmup),
+        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_batch_schedule),
         cmocka_unit_test(test_rescale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,35 +5,52 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int in_order(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
 bool specials_init(Specials *specials, const char *const *texts, int64_t count, char error[ERROR_SIZE]) {
-    *specials = (Specials){ .texts = texts, .count = count };
+    const char **sorted = xcalloc((size_t)count, sizeof *sorted);
+    *specials = (Specials){ .sorted = sorted, .count = count };
+    for (int64_t i = 0; i < count; i++) sorted[i] = texts[i];
+    qsort(sorted, (size_t)count, sizeof *sorted, in_order);
     for (int64_t i = 0; i < count; i++) {
-        if (!*texts[i]) return file_error(error, "a special token is empty; it needs at least one letter");
-        for (int64_t j = 0; j < i; j++) {
-            if (strcmp(texts[i], texts[j]) != 0) continue;
-            return file_error(error, "the special token '%s' is given twice; give each once", texts[i]);
-        }
-    }
-    specials->lengths = xcalloc((size_t)count, sizeof *specials->lengths);
-    for (int64_t i = 0; i < count; i++) {
-        specials->lengths[i] = strlen(texts[i]);
-        if (specials->lengths[i] > specials->longest) specials->longest = specials->lengths[i];
-        specials->begins[(unsigned char)texts[i][0]] = true;
+        if (!*sorted[i]) return file_error(error, "a special token is empty; it needs at least one letter");
+        if (i > 0 && strcmp(sorted[i - 1], sorted[i]) == 0)
+            return file_error(error, "the special token '%s' is given twice; give each once", sorted[i]);
+        size_t length = strlen(sorted[i]);
+        if (length > specials->longest) specials->longest = length;
+        specials->begins[(unsigned char)*sorted[i]] = true;
     }
     return true;
 }
 
 void specials_free(Specials *specials) {
-    free(specials->lengths);
+    free(specials->sorted);
     *specials = (Specials){ 0 };
 }
 
-/* Bytes of the longest special token that text[length] begins with, or 0. */
+/* The first of sorted[from ... to), all alike before that place, whose byte there is at least `byte`. */
+static int64_t first_with(const Specials *specials, int64_t from, int64_t to, size_t place, int byte) {
+    while (from < to) {
+        int64_t middle = from + (to - from) / 2;
+        if ((unsigned char)specials->sorted[middle][place] < byte) from = middle + 1;
+        else to = middle;
+    }
+    return from;
+}
+
+/* Bytes of the longest special token that text[length] begins with, or 0. Of several, the shortest are the first. */
 static size_t longest_at(const Specials *specials, const char *text, size_t length) {
     size_t longest = 0;
-    for (int64_t i = 0; i < specials->count; i++) {
-        size_t n = specials->lengths[i];
-        if (n > longest && n <= length && memcmp(specials->texts[i], text, n) == 0) longest = n;
+    int64_t from = 0, to = specials->count;
+    for (size_t place = 0; from < to; place++) {
+        if (!specials->sorted[from][place]) {
+            longest = place;
+            from++;
+        }
+        if (place == length) break;
+        int byte = (unsigned char)text[place];
+        from = first_with(specials, from, to, place, byte);
+        to = first_with(specials, from, to, place, byte + 1);
     }
     return longest;
 }

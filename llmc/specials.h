@@ -10,13 +10,13 @@ extern "C" {
 #endif
 
 typedef struct {
-    const char *const *texts;      /* the caller's */
-    size_t *lengths, longest;
+    const char **sorted;           /* (count) the caller's texts, in the order of their bytes */
+    size_t longest;
     int64_t count;
     bool begins[256];              /* with this byte */
 } Specials;
 
-/* False with a sentence if one is empty or given twice. */
+/* The texts stay the caller's. False with a sentence if one is empty or given twice. */
 bool specials_init(Specials *specials, const char *const *texts, int64_t count, char error[ERROR_SIZE]);
 void specials_free(Specials *specials);
 

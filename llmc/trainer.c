@@ -107,13 +107,16 @@ static char *resolve_options(Trainer *t, bool *resuming) {
     return directory;
 }
 
-/* Data of one's own is not validated on the default text: where only -i is given, -j is its name with val for train. */
+/* Data of one's own is not validated on the default text: where only -i is given, -j is its name with val for train, or a
+   directory's other part. */
 static void resolve_val_data(Options *o) {
     if (o->from.train_data < FROM_FILE || o->from.val_data > FROM_DEFAULT) return;
     char *slash = strrchr(o->train_data, '/'), *at = NULL;
     for (char *found = strstr(slash ? slash : o->train_data, "train"); found; found = strstr(found + 1, "train")) at = found;
-    if (!at) die("--train-data %s is given without --val-data; name the validation tokens too", o->train_data);
-    char *val = xprintf("%.*sval%s", (int)(at - o->train_data), o->train_data, at + strlen("train"));
+    bool directory = !at && path_is_directory(o->train_data);
+    if (!at && !directory) die("--train-data %s is given without --val-data; name the validation tokens too", o->train_data);
+    char *val = directory ? xstrdup(o->train_data)
+                          : xprintf("%.*sval%s", (int)(at - o->train_data), o->train_data, at + strlen("train"));
     free(o->val_data);
     o->val_data = val;
 }
@@ -121,11 +124,11 @@ static void resolve_val_data(Options *o) {
 /* Micro-batches of a rank from --total-batch, and the largest number of them in any step. */
 static int64_t resolve_batch(Options *o, int64_t ranks) {
     if (!o->eval_only) o->grad_accum = options_grad_accum(o, ranks * o->batch * o->seq_len, ranks);
-    int64_t scheduled = schedule_most_grad_accum(o);
-    return scheduled > o->grad_accum ? scheduled : o->grad_accum;
+    return schedule_most_grad_accum(o);
 }
 
-static ModelSpec resolve_spec(Trainer *t) {
+/* loaded: the weights come from a directory */
+static ModelSpec resolve_spec(Trainer *t, bool loaded) {
     char error[ERROR_SIZE];
     Options *o = &t->options;
     const DatasetInfo *dataset = &t->dataset;
@@ -139,8 +142,8 @@ static ModelSpec resolve_spec(Trainer *t) {
     if (!config_from_options(&spec.config, o, error)) die("%s", error);
     if (o->overfit) spec.config.dropout = 0;
     if (spec.config.pos == POS_LEARNED && o->seq_len > spec.config.maxT)
-        die("--seq-len %lld is beyond the learned position table of %lld rows; use a shorter one, or --pos rope", (long long)o->seq_len,
-            (long long)spec.config.maxT);
+        die("--seq-len %lld is beyond the learned position table of %lld rows; use a shorter one%s", (long long)o->seq_len,
+            (long long)spec.config.maxT, loaded ? ", as the table of a trained model does not grow" : ", a larger --max-seq-len, or --pos rope");
     if (spec.config.pos != POS_LEARNED && spec.config.maxT < o->seq_len) spec.config.maxT = o->seq_len;   /* it is now used at that length */
     bool cpu = strcmp(t->backend->name, "cpu") == 0;
     spec.dtype = o->dtype == 0 ? (cpu ? F32 : BF16) : o->dtype == 1 ? F32 : BF16;
@@ -183,14 +186,15 @@ static void export_model(const Options *o, const char *directory) {
     model_create(&m, &spec, backend_find("cpu"));
     if (!model_read_directory(&m, directory, error) || !model_export(&m, o->export_, directory, o->dtype == 2 ? BF16 : F32, error)) die("%s", error);
     printf("%s holds the model of %s, as transformers has it\n", o->export_, directory);
+    require_output();
     exit(0);
 }
 
-static void print_banner(const Trainer *t) {
+/* weights: the directory that the model comes from, or NULL; shortened: what options_settle_schedule gives */
+static void print_banner(const Trainer *t, const char *weights, int64_t shortened) {
     const Config *c = &t->spec.config;
     const Options *o = &t->options;
-    char parameters[32], memory[32], tokens[32], ranks[64] = "";
-    if (t->ranks > 1) snprintf(ranks, sizeof ranks, "%lld ranks x ", (long long)t->ranks);
+    char parameters[32], memory[32], tokens[32];
     format_count(parameters, (double)plan_parameters(c));
     format_bytes(memory, (double)model_plan(&t->spec, t->backend).total);
     printf("model   %s: %s, %s parameters\n", o->model, config_describe(c), parameters);
@@ -200,13 +204,14 @@ static void print_banner(const Trainer *t) {
     if (t->dataset.vocab_size && t->dataset.vocab_size != c->V)
         printf("\nnote    the data has a vocabulary of %lld tokens, the model one of %lld: is it the same?", (long long)t->dataset.vocab_size,
                (long long)c->V);
-    format_count(tokens, (double)(t->ranks * o->grad_accum * o->batch * o->seq_len));
-    printf("\nstep    %s%lld micro-batches x %lld rows x %lld tokens = %s tokens; %lld steps of %s, peak lr %g\n", ranks, (long long)o->grad_accum,
-           (long long)o->batch, (long long)o->seq_len, tokens, (long long)o->steps, o->optimizer ? "SGD" : "AdamW", o->lr);
-    if (strcmp(o->device, "auto") == 0 && backend_missing("auto")) printf("note    training on the cpu: %s\n", backend_missing("auto"));
+    printf("\n");
+    if (o->eval_only) printf("batch   %lld rows x %lld tokens\n", (long long)o->batch, (long long)o->seq_len);
+    else schedule_print_steps(o, t->ranks, shortened);
+    if (strcmp(o->device, "auto") == 0 && backend_missing("auto")) printf("note    on the cpu: %s\n", backend_missing("auto"));
     printf("device  %s, %s, %s of memory\n", t->backend->describe(), t->spec.dtype == BF16 ? "bf16" : "fp32", memory);
     if (t->comm) printf("ranks   %lld over %s%s\n", (long long)t->ranks, comm_name(t->comm), t->spec.zero ? ", ZeRO-1" : "");
-    printf("run     %s\n", o->out);
+    if (o->eval_only) printf("weights %s\n", weights);
+    else printf("run     %s\n", o->out);
     fflush(stdout);
 }
 
@@ -260,7 +265,8 @@ static void open_backend(Trainer *t) {
     if (!t->backend && backend_missing(o->device))
         die("--device '%s' cannot be used here: %s; there is: %s", o->device, backend_missing(o->device), backend_names());
     if (!t->backend) die("--device '%s' is not in this build; there is: %s", o->device, backend_names());
-    if (o->gpus > 1 && o->from.device == FROM_DEFAULT && strcmp(t->backend->name, "cpu") == 0)
+    bool on_paper = o->plan || o->print_config;
+    if (o->gpus > 1 && !on_paper && o->from.device == FROM_DEFAULT && strcmp(t->backend->name, "cpu") == 0)
         die("--gpus %lld, but %s; say --device cpu too to have so many processes on the CPU", (long long)o->gpus,
             backend_missing("auto") ? backend_missing("auto") : "this program was built without CUDA");
     t->backend->select(team_of_threads(t->team) ? 0 : team_local_rank(t->team));   /* threads share a device */
@@ -268,16 +274,18 @@ static void open_backend(Trainer *t) {
     char *comm = option_choice_word(options_find(&train_options, "comm")->choices, o->comm);
     if (!o->plan) t->comm = comm_open(t->team, t->backend, comm);
     free(comm);
-    BackendSettings settings = settings_from_options(o);
-    t->backend->configure(&settings);
+    configure_from_options(t->backend, o, first_rank(t) || team_of_threads(t->team));   /* threads share one backend */
 }
 
 /* weights: the directory that the model comes from, or NULL; most: micro-batches in the largest step */
 static void open_data(Trainer *t, const char *weights, int64_t most, bool sized) {
     const Options *o = &t->options;
     const char *beside = t->dataset.directory;
-    t->train = dataloader_open(o->train_data, (SampleOrder)o->data_order, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
-    t->val = dataloader_open(o->val_data, SAMPLE_SHARDS, o->seq_len, t->spec.config.V, (uint64_t)o->seed, sized);
+    const int64_t T = o->seq_len, V = t->spec.config.V;
+    const uint64_t seed = (uint64_t)o->seed;
+    DataFiles files = data_files_for_training(o->train_data, o->val_data);
+    t->train = dataloader_open_files(files, o->train_data, (SampleOrder)o->data_order, T, V, seed, sized);
+    t->val = dataloader_open_files(data_files_for_validation(o->val_data), o->val_data, SAMPLE_SHARDS, T, V, seed, sized);
     if (o->doc_start) dataloader_begin_at_documents(t->train, t->dataset.end_of_text);
     if (o->overfit) dataloader_repeat(t->train, t->ranks * o->grad_accum * o->batch);
     if (!beside || !tokenizer_present(beside)) beside = weights;
@@ -335,6 +343,7 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     cut_trailing_slashes(o->out);
     char *weights = resolve_options(t, &resuming);
     options_refuse_pairs(o);
+    int64_t shortened = o->eval_only || o->export_[0] ? 0 : options_settle_schedule(o);
     if (o->eval_only && !weights) die("--eval-only needs a trained model; give --model DIR, or --resume auto with the --out of a run");
     if (o->from.export_ == FROM_COMMAND_LINE && !o->export_[0]) die("--export is empty; give it the name of a new directory");
     if (o->export_[0]) export_model(o, weights);
@@ -343,20 +352,24 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     open_backend(t);
     if (!dataset_info_read(&t->dataset, o->train_data, error)) die("%s", error);
     bool sized = o->vocab_size || t->dataset.vocab_size;
-    t->spec = resolve_spec(t);
+    t->spec = resolve_spec(t, weights != NULL);
     if (o->print_config) config_write_json(stdout, &t->spec.config);
-    PlanSettings plan = {o->grad_accum, 1e9 * o->link_speed, 1e12 * o->matmul_speed, 0x1p30 * o->plan_memory, o->checkpoint_async != 0};
+    PlanSettings plan = {schedule_least_grad_accum(o), schedule_most_grad_accum(o), 1e9 * o->link_speed, 1e12 * o->matmul_speed,
+                         0x1p30 * o->plan_memory, o->checkpoint_async != 0};
     if (o->plan) plan_print(&t->spec, t->backend, &plan);
-    if (o->print_config || o->plan) exit(0);
+    if (o->print_config || o->plan) {
+        require_output();
+        exit(0);
+    }
     plan_check_memory(&t->spec, t->backend, !o->eval_only && o->checkpoint_async && first_rank(t));
     if (o->check_numerics) t->backend = backend_checked(t->backend, report_bad_numbers);
     else if (o->profile) t->backend = backend_timed(t->backend);
     open_data(t, weights, most, sized);
     open_evaluation(t, t->vocabulary);
-    if (first_rank(t) && !o->quiet) print_banner(t);
+    if (first_rank(t) && !o->quiet) print_banner(t, weights, shortened);
     if (first_rank(t)) warn_of_idle_options(t, weights != NULL);
     open_model(t, weights, resuming);
-    if (!o->eval_only) trainer_open_run(t, argc, argv, resuming);
+    if (!o->eval_only) trainer_open_run(t, argc, argv, resuming ? weights : NULL);
     if (!o->eval_only && o->checkpoint_async) trainer_copy_state(t);   /* memory for copies is taken now, not in the middle of training */
     t->saved_step = resuming ? t->run.step : -1;
     free(weights);

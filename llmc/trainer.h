@@ -65,6 +65,9 @@ void trainer_copy_state(Trainer *t);
 
 /* A sample of the model as it is now; rank 0 writes it, the others need not wait. *give_up: a signal has come, and the sample is left out. */
 void trainer_sample(Trainer *t, const volatile sig_atomic_t *give_up);
+/* Behind the last save, on every rank: rank 0 waits for it. Dies where that one could not be written, saying which one is the newest there; a
+   warning of hours ago, of another, is said again. */
+void trainer_settle_checkpoints(Trainer *t);
 /* Training ends at a loss that is not finite, in that step and with so many tokens seen: run.json is told, and the log gets the last steps. Does
    nothing on other ranks than 0. */
 void trainer_note_diverged(const Trainer *t, int64_t step, int64_t tokens);

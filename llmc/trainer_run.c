@@ -4,6 +4,7 @@
 #include "curve.h"
 #include "error.h"
 #include "plan.h"
+#include "run_directory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,20 +26,19 @@ static void unlock_run(Trainer *t) {
 
 /* A new run never mixes with an older one in the same directory: the older one is kept under another name. */
 static void set_earlier_run_aside(Trainer *t) {
+    char error[ERROR_SIZE], *kept;
     const char *out = t->options.out;
-    if (!checkpoint_run_exists(out)) return;
-    for (int i = 1; i < 100000; i++) {
-        char *aside = xprintf("%s.%d", out, i);
-        bool taken = path_exists(aside);
-        if (!taken && rename(out, aside) != 0) die("%s holds an earlier run and cannot be renamed to %s; choose another --out", out, aside);
-        if (!taken && !t->options.quiet) printf("run     an earlier run in %s is kept as %s\n", out, aside);
-        free(aside);
-        if (!taken) {
-            unlock_run(t);
-            return;
-        }
-    }
-    die("%s holds an earlier run; choose another --out", out);
+    if (!run_set_aside(out, &kept, error)) die("%s", error);
+    if (kept && !t->options.quiet) printf("run     an earlier run in %s is kept as %s\n", out, kept);
+    if (!path_is_directory(out)) unlock_run(t);   /* the lock went with it */
+    free(kept);
+}
+
+/* Nor does a run that goes on from a checkpoint, if that is of another. */
+static void refuse_another_run(const char *out, const char *checkpoint) {
+    if (!checkpoint_run_exists(out) || run_has_checkpoint(out, checkpoint)) return;
+    char *own = run_of_checkpoint(checkpoint), *way = own ? xprintf("-o %s to go on with the run that it is of, or ", own) : xstrdup("");
+    die("%s holds another run than the one that %s is of, and would mix the two; give %sa new directory with -o", out, checkpoint, way);
 }
 
 /* What the model's FLOP/s are counted against. Ranks that are threads share one device. Unknown of one rank is unknown of all. */
@@ -70,20 +70,21 @@ static void open_record(Trainer *t, int argc, char **argv, bool resuming) {
     if (!t->record) die("%s", error);
 }
 
-static void open_directory(Trainer *t, int argc, char **argv, bool resuming) {
+static void open_directory(Trainer *t, int argc, char **argv, const char *resumed) {
     char error[ERROR_SIZE];
     const char *out = t->options.out;
     if (path_is_directory(out)) lock_run(t);
-    if (!resuming) set_earlier_run_aside(t);
+    if (resumed) refuse_another_run(out, resumed);
+    else set_earlier_run_aside(t);
     if (!directory_create(out, error)) die("%s", error);
     lock_run(t);
     if (!checkpoint_clean(out, error)) die("%s", error);
-    if (resuming && checkpoint_newest_step(out) > t->run.step)
+    if (resumed && checkpoint_newest_step(out) > t->run.step)
         die("%s holds a checkpoint of step %lld, newer than step %lld to resume from; choose another --out to branch off", out,
             (long long)checkpoint_newest_step(out), (long long)t->run.step);
     t->logger = logger_open(out, t->run.step, error);
     if (!t->logger) die("%s", error);
-    open_record(t, argc, argv, resuming);
+    open_record(t, argc, argv, resumed != NULL);
     t->samples = samples_open(out, &t->options, t->vocabulary, t->spec.config.V, t->run.step);
     char *best = path_join(out, "best");
     double best_val_loss = path_exists(best) ? t->run.best_val_loss : INFINITY;   /* a run that branches off another one has none at first */
@@ -91,11 +92,11 @@ static void open_directory(Trainer *t, int argc, char **argv, bool resuming) {
     t->writer = checkpoint_writer_open(out, &t->options, t->vocabulary, best_val_loss, t->options.checkpoint_async != 0);
 }
 
-void trainer_open_run(Trainer *t, int argc, char **argv, bool resuming) {
+void trainer_open_run(Trainer *t, int argc, char **argv, const char *resumed) {
     find_peak(t);
     progress_open(&t->progress, t->options.quiet, t->options.live);   /* all ranks: their warnings come to the same terminal */
     team_excuse(t->team, first_rank(t));
-    if (first_rank(t)) open_directory(t, argc, argv, resuming);
+    if (first_rank(t)) open_directory(t, argc, argv, resumed);
     team_excuse(t->team, false);
 }
 
@@ -118,6 +119,20 @@ void trainer_sample(Trainer *t, const volatile sig_atomic_t *give_up) {
     team_excuse(t->team, first_rank(t));
     samples_write(t->samples, &t->model, backend_find(t->options.device), t->run.step, give_up);
     team_excuse(t->team, false);
+}
+
+void trainer_settle_checkpoints(Trainer *t) {
+    char error[ERROR_SIZE];
+    if (!t->writer) return;
+    team_excuse(t->team, true);
+    bool good = checkpoint_writer_wait(t->writer, error);
+    team_excuse(t->team, false);
+    long long step = t->run.step, failures = checkpoint_writer_failures(t->writer), newest = checkpoint_newest_step(t->options.out);
+    if (good && failures)
+        warn("%lld of the checkpoints could not be written, as was said then; that of the end, step %lld, is there", failures, step);
+    if (good) return;
+    char *kept = newest < 0 ? xstrdup("there is none in") : xprintf("the newest one, of step %lld, is untouched in", newest);
+    die("step %lld: the last checkpoint could not be written: %s; %s %s", step, error, kept, t->options.out);
 }
 
 static void record_end(const Trainer *t, const char *status, int64_t step, int64_t tokens, double elapsed_s) {

@@ -1,7 +1,7 @@
 # restarts.sh: a trainer that is started again when it fails by no fault of its user's; run_node.sh and recipe.sh source it. It reads
 #   this        the script's name, for messages
 #   restarts    how often in a row the trainer may fail without a new checkpoint (--restarts; 0: it is never started again)
-# (run_slurm.sh has Slurm to start it again, which copies that script away from this one.)
+# run_slurm.sh, for which Slurm starts it again, takes only out_of and newest_checkpoint from here.
 # shellcheck shell=sh disable=SC2154,SC2086   # what the scripts set; $again is several words
 restarts=3
 
@@ -20,8 +20,16 @@ option() {
 # The directory of the run that these words start.
 out_of() {
     found=$(option -o --out "$@") config=$(option '' --config "$@")
-    if [ -z "$found" ] && [ -f "$config" ]; then found=$(sed -n 's/[ \t]*#.*//; s/^[ \t]*out[ \t]*=[ \t]*//p' "$config" | tail -n 1); fi
+    if [ -z "$found" ] && [ -f "$config" ]; then found=$(out_in "$config"); fi
+    while [ "${found%?/}" != "$found" ]; do found=${found%/}; done
     printf '%s\n' "${found:-out}"
+}
+
+# What a file of options says of --out: in quotes or not, and a # after a blank begins a comment (llmc/options.h).
+out_in() {
+    sed -nE -e 's/\r$//; s/^[^ -~\t]*[[:blank:]]*out[[:blank:]]*=[[:blank:]]*//; t found' -e 'b' -e ':found' \
+        -e "s/^\"([^\"]*)\".*/\1/; t shown; s/^'([^']*)'.*/\1/; t shown; s/(^|[[:blank:]]+)#.*//; s/[[:blank:]]+\$//" \
+        -e ':shown' -e p "$1" | tail -n 1
 }
 
 # is_count WORD: a whole number of at most four digits.

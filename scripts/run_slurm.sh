@@ -27,30 +27,16 @@ fail() {
     exit 1
 }
 
-# The --out among these options.
-out_of() {
-    out=out
-    while [ $# -gt 0 ]; do
-        case $1 in
-            -o | --out) [ $# -gt 1 ] && out=$2 ;;
-            --out=*) out=${1#--out=} ;;
-        esac
-        shift
-    done
-    echo "$out"
-}
-
-has_checkpoint() {
-    for state in "$1"/step_*/state.json; do [ -e "$state" ] && return 0; done
-    return 1
-}
-
 # A job that Slurm has put back goes on from what it has written itself; the first start has none, and a requeued one may have none yet.
 resume_options() {
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && has_checkpoint "$(out_of "$@")"; then echo "--resume auto"; fi
+    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -n "$(newest_checkpoint "$(out_of "$@")")" ]; then echo "--resume auto"; fi
 }
 
 [ -n "${SLURM_JOB_ID:-}" ] || fail "this is not a Slurm job; start it with sbatch"
+# Slurm has copied this script elsewhere.
+[ -e scripts/restarts.sh ] || fail "there is no scripts/restarts.sh here; sbatch from the repository"
+# shellcheck source=scripts/restarts.sh
+. scripts/restarts.sh
 [ -x "$program" ] || fail "there is no $program here; run 'make train_gpt' in the repository, and sbatch from there"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))

@@ -14,7 +14,7 @@ esac
 targets=${*:-json safetensors shard options config index vocab merges tokenizer}
 library="llmc/error.c llmc/files.c llmc/json.c llmc/safetensors.c llmc/shard.c llmc/options.c llmc/config.c
          llmc/families.c llmc/hf_config.c llmc/hf_config_write.c llmc/hf_words.c llmc/rope_scaling.c llmc/weight_files.c
-         llmc/bpe.c llmc/bpe_encode.c llmc/bpe_files.c llmc/bpe_rules.c llmc/specials.c llmc/pretokenize.c llmc/nfc.c
+         llmc/bpe.c llmc/bpe_encode.c llmc/bpe_files.c llmc/bpe_rules.c llmc/bpe_write.c llmc/specials.c llmc/pretokenize.c llmc/nfc.c
          llmc/byte_buffer.c llmc/utf8.c"
 flags="-std=gnu11 -O2 -g -Wall -Wextra -fno-omit-frame-pointer -fno-sanitize-recover=all -I."
 libraries="-lm -lpthread"
