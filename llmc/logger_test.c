@@ -54,8 +54,9 @@ static Logger *open_log(int64_t step) {
 }
 
 static StepReport report_of(int64_t step, bool evaluated) {
-    return (StepReport){.step = step, .steps = 600, .tokens = 8192, .tokens_seen = 8192 * step, .mfu = evaluated ? 0.375 : 0, .loss = 3 + 1.0 / (double)(step + 2), .lr = 1.0 / 3000,
-                        .grad_norm = 0.1 * (double)step, .ms = 123.4567, .tokens_per_s = 7654.321, .elapsed_s = 0.12 * (double)step,
+    return (StepReport){.step = step, .steps = 600, .tokens = 8192, .tokens_seen = 8192 * step, .mfu = evaluated ? 0.375 : 0,
+                        .loss = 3 + 1.0 / (double)(step + 2), .lr = 1.0 / 3000, .grad_norm = 0.1 * (double)step, .ms = 123.4567,
+                        .tokens_per_s = 7654.321, .elapsed_s = 0.12 * (double)step,
                         .left_s = 12, .evaluated = evaluated, .train_loss = 2.25, .val_loss = 2.5, .best = evaluated};
 }
 

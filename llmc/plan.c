@@ -137,7 +137,8 @@ static void check_copy(const ModelSpec *spec, double free_bytes) {
     if ((double)snapshot_bytes(spec) <= free_bytes) return;
     format_bytes(needed, (double)snapshot_bytes(spec));
     format_bytes(there, free_bytes);
-    die("the copy that checkpoints are written from takes %s of host memory, but only %s are free; --no-checkpoint-async does without it", needed, there);
+    die("the copy that checkpoints are written from takes %s of host memory, but only %s are free; --no-checkpoint-async does without it", needed,
+        there);
 }
 
 /* Memory is handed out before it exists, and then the system kills whoever uses too much: better refused here. */

@@ -22,7 +22,8 @@ static Options *with(const char *settings) {
 
 static void expect_lr(const Options *o, int64_t t, double expected) {
     double got = schedule_lr(o, t);
-    if (!(fabs(got - expected) <= 1e-12 * (fabs(expected) + 1e-300) + 1e-18)) fail_msg("step %lld: %.15g, expected %.15g", (long long)t, got, expected);
+    if (!(fabs(got - expected) <= 1e-12 * (fabs(expected) + 1e-300) + 1e-18))
+        fail_msg("step %lld: %.15g, expected %.15g", (long long)t, got, expected);
 }
 
 static void test_constant(void **state) {
