@@ -279,12 +279,13 @@ static bool read_all_added(Reader *r, const Json *list, const BpeRules *rules, B
 
 static bool apply(const Reader *r, Bpe *bpe, const BpeRules *rules, const BpeAdded *added, size_t count) {
     char cause[ERROR_SIZE];
-    size_t length;
+    int64_t i = 0;
     if (!bpe_set_added(bpe, added, (int64_t)count, cause)) return file_error(r->error, "%s: %.400s", r->name, cause);
     bpe->rules = *rules;
     if (rules->whole_words) bpe_index_words(bpe);
-    return rules->first < 0 || bpe_token(bpe, rules->first, &length) ||
-           file_error(r->error, "%s: its post_processor puts token %d before a text, which the vocabulary lacks", r->name, rules->first);
+    while (i < bpe->specials.count && bpe->added[i].token != rules->first) i++;
+    return rules->first < 0 || i < bpe->specials.count ||
+           file_error(r->error, "%s: its post_processor puts token %d before a text, which is not one of its added_tokens", r->name, rules->first);
 }
 
 static Bpe *assemble_tokenizer(Reader *r, const Json *list, const BpeRules *rules) {

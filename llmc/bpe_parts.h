@@ -75,7 +75,7 @@ char *bpe_spell(const char *bytes, size_t length);
 /* And back: bytes in fresh memory, NUL-terminated; NULL if text has other letters than those 256. */
 char *bpe_unspell(const char *text, size_t *length);
 
-/* The rules of a tokenizer.json; `first` is a token of its vocabulary only if bpe_token says so. False with a sentence, beginning with `name`,
+/* The rules of a tokenizer.json; `first` is one of its added tokens only if the caller finds it there. False with a sentence, beginning with `name`,
    that names what is not done here. */
 bool bpe_read_rules(const Json *tokenizer, BpeRules *rules, const char *name, char error[ERROR_SIZE]);
 /* Its members normalizer, pre_tokenizer and post_processor. */

@@ -643,7 +643,7 @@ static void test_tokenizers_of_others(void **state) {
         { NULL, NULL, NULL, ", \"added_tokens\": " ADDED("257", "lo", "x"), 1 },
         { NULL, NULL, NULL, TEMPLATE(TEXT("A")), 0 },   /* as transformers writes it */
         { NULL, "\"unk_token\": \"<unk>\",", NULL, NULL, 0 },
-        { NULL, "\"ignore_merges\": true,", NULL, FIRST("[256]"), 0 },
+        { NULL, "\"ignore_merges\": true,", NULL, ", \"added_tokens\": " ADDED("257", "lo", "x") FIRST("[257]"), 1 },
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         Bpe *bpe = tokenizer_of(good[i].pretokenizer, good[i].model, good[i].merges, good[i].rest);
@@ -682,7 +682,8 @@ static void test_other_tokenizers_are_refused(void **state) {
         { NULL, NULL, NULL, TEMPLATE(SPECIAL ", " TEXT("A")), "names \"<s>\", which is not one token" },
         { NULL, NULL, NULL, TEMPLATE(TEXT("A") ", " SPECIAL), "one special token, or none, and then Sequence A" },
         { NULL, NULL, NULL, TEMPLATE(SPECIAL ", " SPECIAL ", " TEXT("A")), "one special token, or none, and then Sequence A" },
-        { NULL, NULL, NULL, FIRST("[300]"), "puts token 300 before a text, which the vocabulary lacks" },
+        { NULL, NULL, NULL, FIRST("[300]"), "puts token 300 before a text, which is not one of its added_tokens" },
+        { NULL, NULL, NULL, FIRST("[65]"), "puts token 65 before a text, which is not one of its added_tokens" },
         { NULL, NULL, NULL, FIRST("[256, 257]"), "names \"<s>\", which is not one token" },
         { NULL, NULL, NULL, FIRST("[-1]"), "names \"<s>\", which is not one token" },
         { NULL, NULL, NULL, ", \"post_processor\": {\"type\": \"Sequence\", \"processors\": [{\"type\": \"BertProcessing\"}]}",
