@@ -261,10 +261,10 @@ const char *config_describe(const Config *c) {
     static char text[256];
     static const char *const positions[] = {"learned positions", "RoPE", "no positions"}, *const norms[] = {"", ", RMSNorm", ", no norms"};
     static const char *const activations[] = {"", "", "", ", ReLU", ", SiLU", ", ReLU^2"};
-    static const char *const scalings[] = {"", "linear", "llama3", "yarn"};
-    char kv_heads[48] = "", scaling[48] = "";
+    char kv_heads[48] = "", scaling[48] = "", *kind = option_choice_word(options_find(&train_options, "rope_scaling")->choices, c->rope_scaling.kind);
     if (c->NKV != c->NH) snprintf(kv_heads, sizeof kv_heads, " (%lld for keys and values)", (long long)c->NKV);
-    if (c->rope_scaling.kind) snprintf(scaling, sizeof scaling, " (%s, factor %g)", scalings[c->rope_scaling.kind], c->rope_scaling.factor);
+    if (c->rope_scaling.kind) snprintf(scaling, sizeof scaling, " (%s, factor %g)", kind, c->rope_scaling.factor);
+    free(kind);
     snprintf(text, sizeof text, "%lld layers, %lld heads%s, %lld channels, vocabulary %lld, %s%s%s%s%s%s", (long long)c->L, (long long)c->NH,
              kv_heads, (long long)c->C, (long long)c->V, positions[c->pos], scaling, norms[c->norm],
              c->norm_place == NORM_POST ? ", post-norm" : "", c->qk_norm ? ", QK-norm" : "", c->gated ? ", SwiGLU" : activations[c->activation]);

@@ -278,7 +278,7 @@ static int parse_argument(const OptionTable *table, void *values, int argc, char
     const char *argument = argv[i], *value = NULL;
     const OptionRow *row = NULL;
     bool negated = false;
-    if (argument[0] != '-' || argument[1] == 0) 
+    if (argument[0] != '-' || argument[1] == 0)
         die("unexpected argument '%s'; options begin with -, and a pattern with *, or a value with blanks, stands in quotes (--help lists them)",
             argument);
     if (argument[1] == '-') {

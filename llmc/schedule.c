@@ -2,7 +2,6 @@
 #include "schedule.h"
 
 #include "error.h"
-#include "logger.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -144,24 +143,4 @@ bool schedule_rescale(Options *o, int64_t now, int64_t from, int64_t to, char er
     free(ok ? o->batch_schedule : scaled);
     if (ok) o->batch_schedule = scaled;
     return ok;
-}
-
-void schedule_print_steps(const Options *o, int64_t ranks, int64_t shortened) {
-    int64_t least = schedule_least_grad_accum(o), most = schedule_most_grad_accum(o), rows = ranks * o->batch * o->seq_len;
-    char of_ranks[64] = "", counts[64], tokens[32], largest[32];
-    format_count(tokens, (double)(least * rows));
-    format_count(largest, (double)(most * rows));
-    if (ranks > 1) snprintf(of_ranks, sizeof of_ranks, "%lld ranks x ", (long long)ranks);
-    if (least == most) snprintf(counts, sizeof counts, "%lld", (long long)most);
-    else snprintf(counts, sizeof counts, "%lld to %lld", (long long)least, (long long)most);
-    printf("step    %s%s micro-batches x %lld rows x %lld tokens = %s%s%s tokens", of_ranks, counts, (long long)o->batch, (long long)o->seq_len,
-           tokens, least == most ? "" : " to ", least == most ? "" : largest);
-    if (o->batch_schedule[0]) printf(" (--batch-schedule %s)", o->batch_schedule);
-    printf("; %lld steps of %s, peak lr %g\n", (long long)o->steps, o->optimizer ? "SGD" : "AdamW", o->lr);
-    if (shortened)
-        printf("note    a warm-up of %lld steps, not %lld: at most a tenth of the schedule, unless --warmup is given\n", (long long)o->warmup,
-               (long long)shortened);
-    if (!schedule_reaches_peak(o))
-        printf("note    the peak lr is never reached: the warm-up takes %lld steps, and the run has %lld\n", (long long)o->warmup,
-               (long long)o->steps);
 }

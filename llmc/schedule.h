@@ -30,9 +30,6 @@ int64_t schedule_sensible_warmup(const Options *options);
 /* False with a sentence if the options contradict each other: the decay ends (linear, cosine) or has begun (wsd) before the warm-up is over, is
    longer than the run (wsd), or leads upwards. */
 bool schedule_check_lr(const Options *options, char error[ERROR_SIZE]);
-/* The lines of the start-up banner about that: how large a step of all ranks is, how many there are, and notes. shortened: the warm-up that gave way
-   to a shorter one, or 0. */
-void schedule_print_steps(const Options *options, int64_t ranks, int64_t shortened);
 /* Checks the text of --batch-schedule: ascending steps from 0, counts of at least 1. */
 bool schedule_check(const Options *options, char error[ERROR_SIZE]);
 /* The counts of --batch-schedule, or without one grad_accum, for `to` ranks where they were for `from`: steps from number `now` on then have as many rows as

@@ -2,6 +2,7 @@
 #include "trainer.h"
 
 #include "agree.h"
+#include "banner.h"
 #include "error.h"
 #include "option_pairs.h"
 #include "plan.h"
@@ -190,31 +191,6 @@ static void export_model(const Options *o, const char *directory) {
     exit(0);
 }
 
-/* weights: the directory that the model comes from, or NULL; shortened: what options_settle_schedule gives */
-static void print_banner(const Trainer *t, const char *weights, int64_t shortened) {
-    const Config *c = &t->spec.config;
-    const Options *o = &t->options;
-    char parameters[32], memory[32], tokens[32];
-    format_count(parameters, (double)plan_parameters(c));
-    format_bytes(memory, (double)model_plan(&t->spec, t->backend).total);
-    printf("model   %s: %s, %s parameters\n", o->model, config_describe(c), parameters);
-    format_count(tokens, (double)dataloader_tokens(t->train));
-    printf("data    %s: %s tokens", o->train_data, tokens);
-    if (t->dataset.source) printf(", from %s", t->dataset.source);
-    if (t->dataset.vocab_size && t->dataset.vocab_size != c->V)
-        printf("\nnote    the data has a vocabulary of %lld tokens, the model one of %lld: is it the same?", (long long)t->dataset.vocab_size,
-               (long long)c->V);
-    printf("\n");
-    if (o->eval_only) printf("batch   %lld rows x %lld tokens\n", (long long)o->batch, (long long)o->seq_len);
-    else schedule_print_steps(o, t->ranks, shortened);
-    if (strcmp(o->device, "auto") == 0 && backend_missing("auto")) printf("note    on the cpu: %s\n", backend_missing("auto"));
-    printf("device  %s, %s, %s of memory\n", t->backend->describe(), t->spec.dtype == BF16 ? "bf16" : "fp32", memory);
-    if (t->comm) printf("ranks   %lld over %s%s\n", (long long)t->ranks, comm_name(t->comm), t->spec.zero ? ", ZeRO-1" : "");
-    if (o->eval_only) printf("weights %s\n", weights);
-    else printf("run     %s\n", o->out);
-    fflush(stdout);
-}
-
 static void warn_of_idle_options(const Trainer *t, bool loaded) {
     const RunKind kind = {strcmp(t->backend->name, "cpu") == 0, t->spec.dtype == BF16, loaded};
     options_warn_idle(&t->options, &kind);
@@ -366,7 +342,7 @@ void trainer_open(Trainer *t, int argc, char **argv, Team *team) {
     else if (o->profile) t->backend = backend_timed(t->backend);
     open_data(t, weights, most, sized);
     open_evaluation(t, t->vocabulary);
-    if (first_rank(t) && !o->quiet) print_banner(t, weights, shortened);
+    if (first_rank(t) && !o->quiet) banner_print(t, weights, shortened);
     if (first_rank(t)) warn_of_idle_options(t, weights != NULL);
     open_model(t, weights, resuming);
     if (!o->eval_only) trainer_open_run(t, argc, argv, resuming ? weights : NULL);

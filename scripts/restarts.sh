@@ -42,6 +42,7 @@ train() {
     trap 'asked=yes; kill -s USR1 "$trainer" 2>/dev/null' USR1
     "$@" &
     trainer=$!
+    if [ -n "$asked" ]; then kill -s TERM "$trainer" 2>/dev/null || :; fi   # before its number was known
     while :; do
         status=0
         wait "$trainer" || status=$?
